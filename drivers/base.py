@@ -1,0 +1,64 @@
+"""What every driver is: one file, `Settings`, a codec without I/O, and `Device`.
+
+A driver module `drivers/<kind>/<name>.py` holds
+
+* `Settings`: a frozen dataclass, units last in names, validated in `__post_init__`; the daemon fills it from the
+  kind's section of lane.toml and an option it does not name is an error;
+* a sans-IO codec (`feed(bytes) -> frames`, `encode(frame) -> bytes`) pinned by golden vectors from the manual;
+* `Device(settings, link, side)`, which satisfies `Driver` (and `Actuator` or `Camera` where it is one).
+
+Drivers take time from the running event loop alone (`loop.time()`, `asyncio.sleep`), so virtual time needs
+nothing of them, and start no threads: those are hidden in links.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gated.lane.commands import Command
+from gated.lane.events import Event
+
+
+class DeviceFault(Exception):
+    """The device, its cable or its far end misbehaved. `why` is a short code in lower case, never personal data."""
+
+    def __init__(self, why: str, detail: str = "") -> None:
+        super().__init__(f"{why}: {detail}" if detail else why)
+        self.why = why
+
+
+class Emit(Protocol):
+    """Puts an event into the lane's bounded queue. Never blocks, never raises."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+class Driver(Protocol):
+    """A device of the lane."""
+
+    async def run(self, emit: Emit) -> None:
+        """Open the link, emit the initial state, then `DeviceReady`, then whatever happens.
+
+        Never returns by itself: ends by `DeviceFault` (or cancellation), having closed the link. The supervisor
+        turns any end into `DeviceLost` and starts `run` again after a pause, on the same object."""
+
+
+class Actuator(Driver, Protocol):
+    """A device that also does things."""
+
+    def do(self, command: Command) -> None:
+        """Carry out one command that the device knows; never waits. Outputs are at their safe level until `run` is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture. `image`: BGR uint8 array (height, width, 3), or a token of the simulated world. `mono`: loop time."""
+
+    image: Any
+    mono: float
+
+
+class Camera(Driver, Protocol):
+    """A latest-frame source: frames are pulled, they are never events."""
+
+    async def next(self, after_mono: float) -> Frame:
+        """The newest frame taken after `after_mono`, waiting for it. Raises `DeviceFault` when the camera is lost."""
