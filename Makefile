@@ -1,0 +1,85 @@
+# Everything a developer types. Each target sets up what it needs: `make test` in a fresh clone is enough.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# Further arguments: make demo ARGS="--passengers 12 --seed 7", make test ARGS="-k mrz -x"
+ARGS ?=
+# make soak N=200: how many seeds
+N ?= 20
+
+.PHONY: help setup models broker demo test lint format soak bench conformance crash docs clean distclean
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## The virtual environment .venv with everything in it
+
+$(READY): setup.cfg pyproject.toml
+	@if [ ! -x $(PY) ]; then \
+	    for python in "$${PYTHON:-python3}" python3.13 python3.12 python3.11; do \
+	        "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break || python=; \
+	    done; \
+	    if [ -z "$$python" ]; then \
+	        echo "gated: no Python 3.11 or later found; install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	        exit 1; \
+	    fi; \
+	    if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then .ci/system ensurepip=python3-venv; fi; \
+	    echo "gated: making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV); \
+	fi
+	@echo "gated: installing the Python packages of setup.cfg into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || { \
+	    echo "gated: pip could not install everything. Without a network, point it to a mirror or a folder of" >&2; \
+	    echo "gated: wheels: PIP_INDEX_URL=https://... make setup, or PIP_NO_INDEX=1 PIP_FIND_LINKS=DIR make setup" >&2; \
+	    exit 1; }
+	@touch $@
+
+models: $(READY) ## The networks' weights, by version and sha256
+	@$(PY) -m models.obtain
+
+broker:
+	@.ci/system mosquitto=mosquitto
+
+demo: models broker ## A simulated lane with real networks and a real broker, live
+	$(PY) -m tests.hw_sim demo $(ARGS)
+
+test: models ## The tests (fast ones)
+	@$(MAKE) --no-print-directory broker || echo "gated: going on; what needs a broker will be skipped and say so"
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy --strict on everything
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY) ## Let ruff lay out the code
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+soak: $(READY) ## Virtual lane-hours over N seeds, with faults
+	$(PY) -m tests.hw_sim soak --seeds $(N) $(ARGS)
+
+bench: models broker ## Figures, beside those of others
+	$(PY) -m pytest -m bench benchmarks $(ARGS)
+
+conformance: models broker ## The slow tests: whole services, crashes, manuals' vectors in full
+	$(PY) -m pytest -m slow $(ARGS)
+
+crash: models broker ## Kill -9 of lane, uplink, broker and HQ while passengers pass
+	$(PY) -m tests.hw_sim crash $(ARGS)
+
+docs: $(READY) ## Draw what the documents draw from the code
+	$(PY) docs/build.py $(ARGS)
+
+clean: ## Remove what the tools left behind
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks var
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the virtual environment and the networks' weights too
+	rm -rf $(VENV) models/cache
