@@ -1,0 +1,394 @@
+"""The control socket's messages, who may send which, and the client. The daemon's end is `gated.control_socket`.
+
+One connection carries one request and its answer, each one line of JSON; `watch` answers with a line for every
+change. The kernel says who asks (SO_PEERCRED), the socket's mode says who may connect, and each request says
+which of them may ask it. Nothing that travels here is personal. See docs/decisions/0003-control-socket.md.
+"""
+
+import base64
+import binascii
+import grp
+import json
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypedDict
+
+REQUEST_BYTES_MAX = 65_536
+ANSWER_BYTES_MAX = 1_048_576
+
+Answer = Mapping[str, Any]
+
+
+class DoorView(TypedDict):
+    """A leaf as `status` tells it. `open`: what the contacts say, None where they cannot; `requested`: what we ask."""
+
+    open: bool | None
+    requested: bool
+
+
+class AlarmView(TypedDict):
+    """One of the last alarms. `utc`: ISO 8601."""
+
+    utc: str
+    code: str
+    detail: str
+
+
+class Snapshot(TypedDict):
+    """The answer to `status`, and each line of `watch`. Nothing in it is personal."""
+
+    lane: str
+    site: str
+    topology: str
+    boot: str
+    state: str
+    since_s: float
+    deadline_s: float | None
+    ticket: int | None
+    doors: dict[str, DoorView]
+    persons: int
+    thing: bool
+    faults: list[str]
+    devices: dict[str, str]
+    uplink: str
+    outbox: dict[str, int]
+    counters: dict[str, int]
+    last_alarms: list[AlarmView]
+    service: str | None
+    closed_by: str | None
+
+
+# -- who asks ------------------------------------------------------------------------------------------------
+
+
+class Right(Enum):
+    """What a request needs. Root and the daemon's own user have every right."""
+
+    LOOK = "look"
+    """Technicians and the uplink."""
+    OPERATE = "operate"
+    """Technicians."""
+    RELAY = "relay"
+    """The uplink's user: it passes what HQ signed, and can do nothing else with the lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel knows it; `name` and `groups` as the system's user database does."""
+
+    uid: int
+    gid: int
+    pid: int
+    name: str
+    groups: frozenset[str]
+
+    @classmethod
+    def of(cls, connected: socket.socket) -> "Peer":
+        """The peer of a connected Unix stream socket."""
+        raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, uid, gid = struct.unpack("3i", raw)
+        try:
+            name = pwd.getpwuid(uid).pw_name
+            member_of = set(os.getgrouplist(name, gid))
+        except KeyError:
+            name, member_of = f"uid {uid}", {gid}
+        return cls(uid, gid, pid, name, frozenset(filter(None, map(_group_name, member_of))))
+
+    def rights(self, technician_group: str, uplink_user: str) -> frozenset[Right]:
+        """What this peer may ask for. The uplink's user is never a technician, whatever groups it has."""
+        if self.uid in (0, os.geteuid()):
+            return frozenset(Right)
+        if self.name == uplink_user:
+            return frozenset({Right.LOOK, Right.RELAY})
+        if technician_group in self.groups:
+            return frozenset({Right.LOOK, Right.OPERATE})
+        return frozenset()
+
+
+def _group_name(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return None
+
+
+# -- requests ------------------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """A request that was not carried out. `code`: see `Code`; `why`: for the person who asked, never personal."""
+
+    def __init__(self, code: "Code", why: str) -> None:
+        super().__init__(f"{code.value}: {why}")
+        self.code, self.why = code, why
+
+
+class Code(Enum):
+    """Why a request was not carried out."""
+
+    BAD_REQUEST = "bad_request"
+    """Not a request of this protocol: the client's fault."""
+    DENIED = "denied"
+    """Not for this user."""
+    REFUSED = "refused"
+    """Not now: the lane is not in a state for it."""
+    BUSY = "busy"
+    """Too many connections, or no answer in time."""
+    FAILED = "failed"
+    """The daemon's own fault; its log says more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that a technician or the uplink asks of the daemon."""
+
+    op: ClassVar[str] = ""
+    needs: ClassVar[Right] = Right.OPERATE
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Request):
+    """Answered by a `Snapshot`."""
+
+    op: ClassVar[str] = "status"
+    needs: ClassVar[Right] = Right.LOOK
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(Request):
+    """Answered by a `Snapshot` now and one for each change, until the client goes."""
+
+    op: ClassVar[str] = "watch"
+    needs: ClassVar[Right] = Right.LOOK
+
+
+@dataclass(frozen=True, slots=True)
+class _Named(Request):
+    """A request that names the person behind it; the name goes into the record beside the peer's user."""
+
+    by: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.by) <= 64 or not self.by.isprintable() or self.by != self.by.strip():
+            raise ValueError("by must be a name of 1 to 64 printable characters")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOn(_Named):
+    """Take the lane into service mode."""
+
+    op: ClassVar[str] = "service_on"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOff(_Named):
+    """Give the lane back."""
+
+    op: ClassVar[str] = "service_off"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDoor(Request):
+    """Request a leaf open, or withdraw the request; service mode only."""
+
+    op: ClassVar[str] = "door"
+    door: Literal["A", "B"]
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLane(_Named):
+    """Finish whoever is inside, then take nobody in."""
+
+    op: ClassVar[str] = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLane(_Named):
+    """Take passengers again."""
+
+    op: ClassVar[str] = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class ResetLane(_Named):
+    """A person has looked: end an emergency or a stop."""
+
+    op: ClassVar[str] = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOrder(Request):
+    """Bytes that HQ signed, in base64. The daemon verifies them; its answer goes to HQ as a record."""
+
+    op: ClassVar[str] = "order"
+    needs: ClassVar[Right] = Right.RELAY
+    order: str
+
+    def __post_init__(self) -> None:
+        try:
+            base64.b64decode(self.order, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("order must be base64") from None
+
+    @classmethod
+    def of(cls, signed: bytes) -> "RelayOrder":
+        return cls(base64.b64encode(signed).decode())
+
+    @property
+    def signed(self) -> bytes:
+        return base64.b64decode(self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkState(Request):
+    """Whether HQ acknowledges."""
+
+    op: ClassVar[str] = "uplink"
+    needs: ClassVar[Right] = Right.RELAY
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShowCache(Request):
+    """Answered by what the cache is: generation, age, counts; nobody's data."""
+
+    op: ClassVar[str] = "cache_show"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDevices(Request):
+    """Record a device's traffic for `seconds`, sealed, into the store; service mode only.
+
+    Answered by {"file": where, "bytes": how many}."""
+
+    op: ClassVar[str] = "record"
+    device: str
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.device.isidentifier():
+            raise ValueError("device must be the name of a section such as passport")
+        if not 0 < self.seconds <= 600:
+            raise ValueError("seconds must be more than 0 and at most 600")
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown(_Named):
+    """Finish whoever is inside, then end the daemon."""
+
+    op: ClassVar[str] = "shutdown"
+
+
+REQUESTS: dict[str, type[Request]] = {
+    kind.op: kind
+    for kind in (
+        Status, Watch, ServiceOn, ServiceOff, MoveDoor, CloseLane, OpenLane, ResetLane,
+        RelayOrder, UplinkState, ShowCache, RecordDevices, Shutdown,
+    )
+}  # fmt: skip
+
+_TYPES: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), float: (int, float)}
+
+
+def encode(request: Request) -> bytes:
+    """One line."""
+    values = {f.name: getattr(request, f.name) for f in fields(request)}
+    return json.dumps({"op": request.op, **values}, ensure_ascii=False).encode() + b"\n"
+
+
+def decode(line: bytes) -> Request:
+    """Raises `Refused` (BAD_REQUEST), saying what is wrong with it."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Refused(Code.BAD_REQUEST, "not one line of JSON in UTF-8") from None
+    if not isinstance(values, dict) or not isinstance(op := values.pop("op", None), str):
+        raise Refused(Code.BAD_REQUEST, 'not an object with an "op"')
+    if (kind := REQUESTS.get(op)) is None:
+        raise Refused(Code.BAD_REQUEST, f"no such op; there are {', '.join(REQUESTS)}")
+    wanted = {f.name: f.type for f in fields(kind)}
+    if values.keys() != wanted.keys():
+        raise Refused(Code.BAD_REQUEST, f"{op} takes {', '.join(wanted) or 'nothing'}")
+    for name, hint in wanted.items():
+        choices = getattr(hint, "__args__", None)
+        right = values[name] in choices if choices else type(values[name]) in _TYPES[hint]
+        if not right:
+            raise Refused(Code.BAD_REQUEST, f"{op}: {name} must be {_said(hint)}")
+    try:
+        return kind(**values)
+    except ValueError as wrong:
+        raise Refused(Code.BAD_REQUEST, f"{op}: {wrong}") from None
+
+
+def _said(hint: Any) -> str:
+    choices = getattr(hint, "__args__", None)
+    return " or ".join(choices) if choices else {str: "text", bool: "true or false", float: "a number"}[hint]
+
+
+# -- the client ------------------------------------------------------------------------------------------------
+
+
+class Unavailable(Exception):
+    """The daemon cannot be asked: it does not run, or not for this user. The text says what to do."""
+
+
+class Client:
+    """Asks the daemon. Blocking; one connection a request, so it may be used from any thread."""
+
+    def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
+        self.path, self.timeout_s = path, timeout_s
+
+    def ask(self, request: Request) -> dict[str, Any]:
+        """The answer. Raises `Refused`, `Unavailable`."""
+        with self._connect() as connection:
+            for answer in self._answers(connection, request):
+                return answer
+        raise Unavailable(f"the daemon at {self.path} hung up without an answer; see its log")
+
+    def watch(self) -> Iterator[dict[str, Any]]:
+        """A snapshot now and one for each change, until the daemon goes. Raises `Refused`, `Unavailable`."""
+        with self._connect() as connection:
+            connection.settimeout(None)
+            yield from self._answers(connection, Watch())
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(self.timeout_s)
+        try:
+            connection.connect(str(self.path))
+        except OSError as bad:
+            connection.close()
+            raise Unavailable(self._why(bad)) from None
+        return connection
+
+    def _answers(self, connection: socket.socket, request: Request) -> Iterator[dict[str, Any]]:
+        try:
+            connection.sendall(encode(request))
+            with connection.makefile("rb") as lines:
+                while line := lines.readline(ANSWER_BYTES_MAX):
+                    answer = json.loads(line)
+                    if not answer["ok"]:
+                        raise Refused(Code(answer["error"]), answer["why"])
+                    yield answer["answer"]
+        except TimeoutError:
+            raise Unavailable(
+                f"no answer from {self.path} within {self.timeout_s:g} s; is the lane overloaded?"
+            ) from None
+        except OSError as bad:
+            raise Unavailable(f"the daemon at {self.path} hung up: {bad.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise Unavailable(f"what listens at {self.path} does not speak this protocol") from None
+
+    def _why(self, bad: OSError) -> str:
+        if isinstance(bad, FileNotFoundError | ConnectionRefusedError):
+            return f"no lane daemon listens at {self.path}; start it: systemctl start gated-lane"
+        if isinstance(bad, PermissionError):
+            return f"no permission to use {self.path}; be a member of the technicians' group (see [control])"
+        return f"cannot reach the lane daemon at {self.path}: {bad.strerror or bad}"
