@@ -1,0 +1,120 @@
+"""`gated`, the technician's command. Each subcommand is a file here and is imported when it is used, not before.
+
+Exit codes: 0 ok; 1 a fault was found, or the request was refused; 2 wrong usage; 69 the lane daemon (or a service
+that the command needs) cannot be reached; 77 not for this user; 78 the configuration is wrong.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from gated import __version__
+from gated.cli.here import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, Here
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("gated.cli.run:run", "Run the lane (systemd does this)."),
+    "uplink": ("gated.cli.uplink:uplink", "Run the lane's link to HQ (systemd does this)."),
+    "check": ("gated.cli.check:check", "Is everything here that the lane needs? What to do where not."),
+    "status": ("gated.cli.status:status", "What the lane is doing now."),
+    "watch": ("gated.cli.watch:watch", "The same, live."),
+    "service": ("gated.cli.service:service", "Service mode: on, off."),
+    "door": ("gated.cli.door:door", "Open or shut a leaf (service mode only)."),
+    "lane": ("gated.cli.lane:lane", "Close, open or reset the lane."),
+    "cache": ("gated.cli.cache:cache", "What the lane holds of HQ's data: age and counts."),
+    "replay": ("gated.cli.replay:replay", "Run a journal through the machine again and compare."),
+    "record": ("gated.cli.record:record", "Record a device's traffic, sealed (service mode only)."),
+    "mrz": ("gated.cli.mrz:mrz", "Read a machine readable zone and print it as JSON."),
+    "lab": ("gated.cli.lab:lab", "Measure faces and thresholds in the laboratory."),
+}
+
+
+class Commands(click.Group):
+    """Subcommands that are imported when they are used; the help page imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; what can go wrong for a known reason becomes one line and an exit code."""
+        from gated.config import ConfigError
+        from gated.control import Code, Refused, Unavailable
+
+        try:
+            return super().invoke(ctx)
+        except ConfigError as bad:
+            _end(str(bad), EX_CONFIG)
+        except Unavailable as away:
+            _end(str(away), EX_UNAVAILABLE)
+        except Refused as no:
+            _end(no.why, EX_NOPERM if no.code is Code.DENIED else 1)
+
+
+def _end(text: str, exit_code: int) -> NoReturn:
+    click.echo(f"gated: {text}", err=True)
+    sys.exit(exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="GATED_CONFIG",
+    default=Path("/etc/gated/lane.toml"),
+    show_default=True,
+    show_envvar=True,
+    help="The lane's configuration.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
+@click.version_option(__version__, message="gated %(version)s")
+@click.pass_context
+def gated(ctx: click.Context, config: Path, as_json: bool) -> None:
+    """The controller of an automated border gate.
+
+    \b
+    Examples:
+      gated check                  is everything here that the lane needs?
+      gated status                 what the lane is doing now
+      gated watch                  the same, live
+      gated service on --technician "Mei Lin"
+    \b
+    Exit codes:
+      0 ok; 1 fault found or request refused; 2 wrong usage; 69 daemon not reachable;
+      77 not for this user; 78 configuration wrong
+    """
+    ctx.obj = Here(config, as_json)
+
+
+def main() -> NoReturn:
+    """The entry point."""
+    try:
+        gated.main(prog_name="gated")
+    except BrokenPipeError:  # `gated watch | head`: nobody reads any more, which is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)

@@ -1,0 +1,100 @@
+"""The lane drawn in plain characters, and its state in words: what `status` and `watch` have in common."""
+
+from typing import TYPE_CHECKING
+
+from gated.control import DoorView, Snapshot
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+INSIDE = 23
+SIDE = 11
+
+
+def leaf(door: DoorView) -> str:
+    """`|` shut, `/` open, `?` unknown."""
+    return "?" if door["open"] is None else "/" if door["open"] else "|"
+
+
+def leaf_words(name: str, door: DoorView) -> str:
+    """For instance `A open (asked)`, `B shut`."""
+    state = "unknown" if door["open"] is None else "open" if door["open"] else "shut"
+    return f"{name} {state}{' (asked)' if door['requested'] else ''}"
+
+
+def who(snapshot: Snapshot) -> str:
+    """Persons and things between the doors: `o` each, `+` for two or more, `[]` for a thing left."""
+    persons = {0: "", 1: "o", 2: "o o+"}.get(snapshot["persons"], "?")
+    return f"{persons}  []".strip() if snapshot["thing"] else persons
+
+
+def lane_lines(snapshot: Snapshot) -> list[str]:
+    """The lane from above, A at the left, B at the right; a `single` lane has the leaf B alone."""
+    doors = snapshot["doors"]
+    single = snapshot["topology"] == "single"
+    left = " " if single else leaf(doors["A"])
+    wall = "-" * SIDE + ("-" if single else "+") + "-" * INSIDE + "+" + "-" * SIDE
+    way = "<-->" if snapshot["topology"] == "bidirectional" else "-->"
+    middle = f"{way:^{SIDE}}{left}{who(snapshot):^{INSIDE}}{leaf(doors['B'])}{way:^{SIDE}}"
+    names = "" if single else leaf_words("A", doors["A"])
+    below = f"{names:^{SIDE * 2 + 1}}"
+    return [wall, middle, wall, f"{below}{' ' * (INSIDE - SIDE)}{leaf_words('B', doors['B']):^{SIDE * 2 + 1}}"]
+
+
+def line(snapshot: Snapshot) -> str:
+    """The lane in one line, for a log or a pipe."""
+    parts = [snapshot["state"], *(leaf_words(name, door) for name, door in snapshot["doors"].items())]
+    parts.append(f"inside {snapshot['persons']}{' and a thing' if snapshot['thing'] else ''}")
+    if snapshot["ticket"] is not None:
+        parts.append(f"ticket {snapshot['ticket']}")
+    parts += [f"service {snapshot['service']}"] if snapshot["service"] else []
+    parts += [f"closed by {snapshot['closed_by']}"] if snapshot["closed_by"] else []
+    parts += [f"fault {fault}" for fault in snapshot["faults"]]
+    parts += [f"{name} {state}" for name, state in snapshot["devices"].items() if state == "lost"]
+    return ", ".join(parts)
+
+
+def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
+    """Everything on one screen. `since_s`: seconds in this state, where more have passed since the snapshot."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    since = snapshot["since_s"] if since_s is None else since_s
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+
+    def row(name: str, text: str) -> None:
+        table.add_row(name, text)
+
+    deadline = snapshot["deadline_s"]
+    limit = f", at the longest {deadline:.0f} s more" if deadline is not None else ""
+    row("state", f"[bold]{escape(snapshot['state'])}[/] for {since:.0f} s{limit}")
+    row("ticket", "none" if snapshot["ticket"] is None else str(snapshot["ticket"]))
+    if snapshot["service"]:
+        row("service", f"[yellow]{escape(snapshot['service'])}[/]")
+    if snapshot["closed_by"]:
+        row("closed by", f"[yellow]{escape(snapshot['closed_by'])}[/]")
+    faults = ", ".join(map(escape, snapshot["faults"]))
+    row("faults", f"[red]{faults}[/]" if faults else "[green]none[/]")
+    row("devices", ", ".join(_device(name, state) for name, state in snapshot["devices"].items()))
+    waiting = ", ".join(f"{escape(stream)} {pending}" for stream, pending in snapshot["outbox"].items())
+    row(
+        "uplink",
+        f"{'[green]up[/]' if snapshot['uplink'] == 'up' else '[red]down[/]'}; to be sent: {waiting or 'nothing'}",
+    )
+    row("counters", ", ".join(f"{escape(name)} {count}" for name, count in snapshot["counters"].items()) or "none")
+    for number, alarm in enumerate(snapshot["last_alarms"]):
+        detail = f" ({escape(alarm['detail'])})" if alarm["detail"] else ""
+        row("" if number else "last alarms", f"{escape(alarm['utc'])}  {escape(alarm['code'])}{detail}")
+    title = Text(
+        f"{snapshot['lane']}  {snapshot['site']}  {snapshot['topology']}  boot {snapshot['boot'][:8]}", style="bold"
+    )
+    return Group(title, Text(), Text("\n".join(lane_lines(snapshot))), Text(), table)
+
+
+def _device(name: str, state: str) -> str:
+    colour = {"ready": "green", "lost": "red"}.get(state, "dim")
+    return f"{name} [{colour}]{state}[/]"

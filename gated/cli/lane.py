@@ -1,0 +1,49 @@
+"""`gated lane close|open|reset`: a named person closes, opens or resets the lane on the spot."""
+
+import click
+
+from gated.cli.here import Here, command_here
+
+_BY = click.option("--by", required=True, metavar="NAME", help="Who says so; goes on record.")
+
+
+@click.group(
+    epilog="""\b
+    Examples:
+      gated lane close --by "Mei Lin"
+      gated lane open --by "Mei Lin"
+      gated lane reset --by "Mei Lin"
+    """
+)
+def lane() -> None:
+    """Close, open or reset the lane. Who is inside is always finished with first."""
+
+
+@lane.command("close")
+@_BY
+@command_here
+def close(here: Here, by: str) -> None:
+    """Finish whoever is inside, then take nobody in."""
+    from gated.control import CloseLane
+
+    here.say(here.ask(CloseLane, by=by), "closing; see gated status")
+
+
+@lane.command("open")
+@_BY
+@command_here
+def open_(here: Here, by: str) -> None:
+    """Take passengers again. What HQ closed, HQ opens."""
+    from gated.control import OpenLane
+
+    here.say(here.ask(OpenLane, by=by), "opening; see gated status")
+
+
+@lane.command("reset")
+@_BY
+@command_here
+def reset(here: Here, by: str) -> None:
+    """End an emergency or a stop: somebody has been at the lane and looked."""
+    from gated.control import ResetLane
+
+    here.say(here.ask(ResetLane, by=by), "reset is asked for; see gated status")
