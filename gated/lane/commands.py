@@ -97,26 +97,30 @@ class WithdrawOpen(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadChip(Command):
+class Request(Command):
+    """Something that is answered: the answer carries the same `ticket` and `ask` (see `events.Ticketed`)."""
+
+    ticket: int
+    ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChip(Request):
     """Answered by `ChipRead`."""
 
-    ticket: int
     document: Document = personal()
 
 
 @dataclass(frozen=True, slots=True)
-class LookUp(Command):
+class LookUp(Request):
     """Answered by `RecordFound`, `NoRecord` or `LookUpFailed`."""
 
-    ticket: int
     document: Document = personal()
 
 
 @dataclass(frozen=True, slots=True)
-class ReadFlags(Command):
-    """Read the control flags of this ticket's traveller and document again. Answered by `FlagsRead` or `LookUpFailed`."""
-
-    ticket: int
+class ReadFlags(Request):
+    """Read this ticket's control flags again. Answered by `FlagsRead` or `LookUpFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +131,31 @@ class Watch(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class CompareFace(Command):
+class CompareFace(Request):
     """Compare `subject`'s face with the best frame taken since `since_mono`; `FaceAdvice` while there is none.
 
     Answered by one `FaceCompared`, at the latest `within_s` after it was asked."""
 
-    ticket: int
     subject: int
     since_mono: float
     within_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class CompareFinger(Command):
+class CompareFinger(Request):
     """Compare one of `subject`'s enrolled `fingers`. Answered by `FingerCompared`."""
 
-    ticket: int
     subject: int
     fingers: tuple[str, ...]
     within_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Record(Command):
+class Record(Request):
     """Make this verdict durable. Answered by `Recorded` or `NotRecorded`; a grant opens nothing before that."""
 
-    ticket: int
     verdict: Verdict
+    came_from: Door
     evidence: Evidence = personal()
     by: str | None = None
     """Who ordered it, where an officer or technician did."""
@@ -167,6 +169,7 @@ class Settle(Command):
     outcome: Outcome
     verdict: Verdict | None
     persons: int
+    came_from: Door = Door.A
 
 
 @dataclass(frozen=True, slots=True)

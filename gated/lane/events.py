@@ -105,13 +105,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Ticketed(Event):
-    """An answer to a request of one passenger. A stale ticket is dropped before any handler sees it."""
+    """An answer to a request of one passenger: `ticket` and `ask` are the request's own.
+
+    An answer to anything but the last request of its kind is stale and is dropped before any handler sees it."""
 
     ticket: int
+    ask: int
 
     def __post_init__(self) -> None:
-        if self.ticket < 1:
-            raise ValueError(f"a ticket is a positive number, not {self.ticket}")
+        if self.ticket < 1 or self.ask < 1:
+            raise ValueError("ticket and ask are positive numbers")
 
 
 # -- the shell ---------------------------------------------------------------------------------------------
@@ -119,10 +122,15 @@ class Ticketed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """The process runs. `next_ticket` was never used before; `unsettled` tickets were open when the last one died."""
+    """The process runs. `next_ticket` was never used before; `unsettled` tickets were open when the last one died.
+
+    `reset_needed`: it died between a fire alarm and the reset by a person."""
 
     next_ticket: int
     unsettled: tuple[int, ...] = ()
+    reset_needed: bool = False
+    came_from: Door | None = None
+    """Where the last unsettled passenger came from, if anybody did."""
 
     def __post_init__(self) -> None:
         if self.next_ticket < 1 or any(not 0 < t < self.next_ticket for t in self.unsettled):
@@ -214,9 +222,10 @@ class ChipRead(Ticketed):
 
 @dataclass(frozen=True, slots=True)
 class RecordFound(Ticketed):
-    """The cache knows the holder."""
+    """The cache knows the holder. `document_flags` are what it knows of the document (W8)."""
 
     traveller: Traveller = personal()
+    document_flags: frozenset[str] = personal(frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +247,7 @@ class FlagsRead(Ticketed):
     """Control flags as they stand at this moment, read again just before an exit is granted."""
 
     flags: frozenset[str] = personal()
+    document_flags: frozenset[str] = personal(frozenset())
 
 
 # -- biometrics: conclusions only -----------------------------------------------------------------------------
@@ -281,12 +291,12 @@ class FingerCompared(Ticketed):
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Ticketed):
-    """The last `Record` of this ticket is durable: it will survive a power cut."""
+    """The record that was asked for is durable: it will survive a power cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotRecorded(Ticketed):
-    """The last `Record` of this ticket could not be made durable."""
+    """The record that was asked for could not be made durable."""
 
     why: str
 
@@ -442,3 +452,11 @@ class ServiceDoor(Order):
 
     door: Door
     open: bool
+
+
+EVENTS: frozenset[type[Event]] = frozenset(
+    each
+    for each in list(globals().values())
+    if isinstance(each, type) and issubclass(each, Event) and each not in (Event, Ticketed, Order, TicketOrder)
+)
+"""Every event that can happen: the columns of the machine's table."""

@@ -1,8 +1,13 @@
-"""Evidence -> Verdict: may this traveller pass? Every rule is a named predicate with its requirement. No I/O, no clock."""
+"""Evidence -> Verdict: may this traveller pass? Every rule is a named predicate, in the order they are asked.
 
-from dataclasses import dataclass, field
-from datetime import datetime
+No I/O, no clock: the day of use comes with the evidence. A predicate answers whether its rule is kept; the first
+one that is not gives the verdict its reason, which is for the officer and the record and never for the passenger."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from enum import Enum
+from typing import Any
 
 from gated.icao.check import Check
 from gated.icao.mrz import Document
@@ -10,7 +15,7 @@ from gated.lane.events import ChipRead, FaceCompared, FingerCompared, Traveller,
 
 
 class Decision(Enum):
-    """What becomes of a passenger. RELEASE lets somebody out without being a passage (an intruder, a service door)."""
+    """What becomes of a passenger. RELEASE lets somebody out without being a passage (a stranger, a service door)."""
 
     GRANT = "grant"
     REFER = "refer"
@@ -28,13 +33,219 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that is known when a verdict is asked for; what is missing is None or says so itself."""
+    """Everything that is known when a verdict is asked for; what is missing is None or says so itself.
+
+    `since_mono`: only a face captured after this moment counts (the entry door was shut behind one person)."""
 
     opened: datetime
+    since_mono: float = 0.0
     clock_trusted: bool = True
     document: Document | None = personal(None)
     traveller: Traveller | None = personal(None)
     document_flags: frozenset[str] = personal(frozenset())
+    flags: frozenset[str] = personal(frozenset())
     chip: ChipRead | None = None
     face: FaceCompared | None = None
     finger: FingerCompared | None = None
+
+    @property
+    def day(self) -> date:
+        """The day of use, UTC; `clock_trusted` says whether it can be believed."""
+        return self.opened.date()
+
+
+def with_found(evidence: Evidence, **found: Any) -> Evidence:
+    """The same evidence with more known."""
+    return replace(evidence, **found)
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """What the policy asks of one category of traveller."""
+
+    documents: frozenset[str]
+    """Document codes that this category presents: P and every two-letter passport code stand for each other."""
+    finger: bool = False
+    """Face and finger are both demanded (W4, W5)."""
+    may_miss: frozenset[str] = frozenset()
+    """Evidence that may be missing for a grant: chip, face_pad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One version of the policy."""
+
+    version: str
+    age_years_min: int
+    categories: Mapping[str, Category]
+
+    def __post_init__(self) -> None:
+        unknown = {m for c in self.categories.values() for m in c.may_miss} - EVIDENCE_THAT_MAY_BE_MISSING
+        if unknown:
+            raise ValueError(f"may_miss knows {sorted(EVIDENCE_THAT_MAY_BE_MISSING)}, not {sorted(unknown)}")
+        if self.age_years_min < 0:
+            raise ValueError("age_years_min cannot be below zero")
+        if not self.categories:
+            raise ValueError("a policy without categories lets nobody pass")
+
+
+EVIDENCE_THAT_MAY_BE_MISSING = frozenset({"chip", "face_pad"})
+Rule = Callable[[Evidence, Rules], bool]
+
+
+def _has_no_face(e: Evidence) -> bool:
+    """No face could be enrolled (E4): the finger stands alone, and the presence sensors alone count the persons."""
+    return e.traveller is not None and not e.traveller.face
+
+
+def clock_is_trusted(e: Evidence, _: Rules) -> bool:
+    """A day that cannot be believed makes every validity undetermined (TR-03135-1, 5.6.4.3.4)."""
+    return e.clock_trusted
+
+
+def document_in_force(e: Evidence, _: Rules) -> bool:
+    """W8: not expired on the day of use."""
+    return e.document is not None and e.document.expires_on(e.day) >= e.day
+
+
+def holder_is_enrolled(e: Evidence, _: Rules) -> bool:
+    """W1, W3: the cache knows the holder."""
+    return e.traveller is not None
+
+
+def category_is_known(e: Evidence, rules: Rules) -> bool:
+    """W1-W5: the policy names this category of traveller."""
+    return e.traveller is not None and e.traveller.category in rules.categories
+
+
+def document_fits_category(e: Evidence, rules: Rules) -> bool:
+    """W1, W5: this category presents this kind of document."""
+    if e.document is None or e.traveller is None:
+        return False
+    code = e.document.code
+    accepted = rules.categories[e.traveller.category].documents
+    return code in accepted or (code.startswith("P") and "P" in accepted)
+
+
+def old_enough(e: Evidence, rules: Rules) -> bool:
+    """W2: by the birth date on record, on the day of use. A child of 29 February has its birthday on 1 March."""
+    if e.traveller is None:
+        return False
+    born = e.traveller.birth
+    return e.day.year - born.year - ((e.day.month, e.day.day) < (born.month, born.day)) >= rules.age_years_min
+
+
+def enrolment_is_usable(e: Evidence, _: Rules) -> bool:
+    """E7: not before the first day of use."""
+    return e.traveller is not None and (e.traveller.usable_from is None or e.traveller.usable_from <= e.day)
+
+
+def chip_is_genuine(e: Evidence, rules: Rules) -> bool:
+    """Access and authenticity proven; where the chip could not be read the category says whether that may be."""
+    if e.chip is None or e.traveller is None:
+        return False
+    results = {e.chip.access, e.chip.authentic}
+    if results == {Check.SUCCESSFUL} and e.chip.not_cloned is not Check.FAILED:
+        return True
+    may_miss = "chip" in rules.categories[e.traveller.category].may_miss
+    return results == {Check.NOT_SUPPORTED} and may_miss
+
+
+def face_is_alone(e: Evidence, _: Rules) -> bool:
+    """L4: one person, and no other face, in the frame that was compared."""
+    return _has_no_face(e) or (e.face is not None and e.face.persons == 1)
+
+
+def face_is_fresh(e: Evidence, _: Rules) -> bool:
+    """No substitution: the frame was taken after the entry door shut behind one person."""
+    return _has_no_face(e) or (e.face is not None and e.face.captured_mono >= e.since_mono)
+
+
+def face_matches(e: Evidence, _: Rules) -> bool:
+    """L1, L3: the face is the enrolled one; a finger replaces it only where no face could be enrolled."""
+    if _has_no_face(e):
+        return finger_matches_itself(e)
+    return e.face is not None and e.face.result is Check.SUCCESSFUL and e.face.score >= e.face.threshold
+
+
+def face_is_live(e: Evidence, rules: Rules) -> bool:
+    """Presentation attack detection; where the lane has none the category says whether that may be."""
+    if _has_no_face(e):
+        return True
+    if e.face is None or e.traveller is None:
+        return False
+    if e.face.pad is Check.NOT_SUPPORTED:
+        return "face_pad" in rules.categories[e.traveller.category].may_miss
+    return e.face.pad is Check.SUCCESSFUL
+
+
+def finger_matches_itself(e: Evidence) -> bool:
+    """The finger was compared and is the enrolled one."""
+    return e.finger is not None and e.finger.result is Check.SUCCESSFUL and e.finger.score >= e.finger.threshold
+
+
+def finger_matches_where_demanded(e: Evidence, rules: Rules) -> bool:
+    """W4, W5: both, where the category demands both."""
+    if e.traveller is None:
+        return False
+    return not rules.categories[e.traveller.category].finger or finger_matches_itself(e)
+
+
+def document_is_not_flagged(e: Evidence, _: Rules) -> bool:
+    """W8: not lost, stolen or invalid."""
+    return not e.document_flags
+
+
+def holder_is_not_flagged(e: Evidence, _: Rules) -> bool:
+    """W7: no control on the holder. Asked last, so that a control changes nothing before the verdict (L8)."""
+    return e.traveller is not None and not e.traveller.flags and not e.flags
+
+
+BEFORE_ENTRY: tuple[Rule, ...] = (
+    clock_is_trusted,
+    document_in_force,
+    holder_is_enrolled,
+    category_is_known,
+    document_fits_category,
+    old_enough,
+    enrolment_is_usable,
+)
+"""May this document try the lane at all? Controls are not among them: who is sought walks in like anybody (L8)."""
+
+BEFORE_EXIT: tuple[Rule, ...] = (
+    *BEFORE_ENTRY,
+    chip_is_genuine,
+    face_is_alone,
+    face_is_fresh,
+    face_matches,
+    face_is_live,
+    finger_matches_where_demanded,
+    document_is_not_flagged,
+    holder_is_not_flagged,
+)
+
+
+def _first_broken(rules: Rules, order: tuple[Rule, ...], evidence: Evidence) -> str | None:
+    return next((rule.__name__ for rule in order if not rule(evidence, rules)), None)
+
+
+def refusal(evidence: Evidence, rules: Rules) -> str | None:
+    """The rule that keeps this traveller from trying the lane, or None."""
+    return _first_broken(rules, BEFORE_ENTRY, evidence)
+
+
+def wants_finger(evidence: Evidence, rules: Rules) -> bool:
+    """Whether a finger could still change the verdict: demanded, or standing in for a face that was never enrolled."""
+    traveller = evidence.traveller
+    if traveller is None or not traveller.fingers or evidence.finger is not None:
+        return False
+    demanded = traveller.category in rules.categories and rules.categories[traveller.category].finger
+    return demanded or not traveller.face
+
+
+def judge(evidence: Evidence, rules: Rules) -> Verdict:
+    """The verdict before the exit: a grant only where every rule is kept."""
+    broken = _first_broken(rules, BEFORE_EXIT, evidence)
+    if broken is None:
+        return Verdict(Decision.GRANT, "all_rules_kept", rules.version)
+    return Verdict(Decision.REFER, broken, rules.version)

@@ -1,0 +1,253 @@
+"""The lane without its decisions: states, times, and the verbs that handlers are made of. No I/O, no clock."""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from gated.lane import commands as cmd
+from gated.lane import policy
+from gated.lane.commands import AlarmCode, Command, Light, Outcome, PromptCode
+from gated.lane.events import Device, Door, Now
+from gated.lane.gate import Gate, Leaf
+from gated.lane.passage import Kind, Passage
+from gated.lane.policy import Decision, Evidence, Rules, Verdict
+from gated.lane.settings import Timing, Topology
+
+
+class State(Enum):
+    """Where the lane is with its one passenger."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    CHECKING = "checking"
+    REFUSED = "refused"
+    ADMITTING = "admitting"
+    ENCLOSING = "enclosing"
+    MATCHING = "matching"
+    FINGERING = "fingering"
+    CONFIRMING = "confirming"
+    RECORDING = "recording"
+    RELEASING = "releasing"
+    CLEARING = "clearing"
+    REFERRED = "referred"
+    RETURNING = "returning"
+    CLOSED = "closed"
+    STOPPED = "stopped"
+    EMERGENCY = "emergency"
+    AFTER_FIRE = "after_fire"
+    SERVICE = "service"
+
+
+DWELL: dict[State, str | None] = {
+    State.STARTING: None,
+    State.IDLE: None,
+    State.CHECKING: "check_s",
+    State.REFUSED: "refused_s",
+    State.ADMITTING: "admit_s",
+    State.ENCLOSING: "enclose_s",
+    State.MATCHING: "match_s",
+    State.FINGERING: "finger_s",
+    State.CONFIRMING: "confirm_s",
+    State.RECORDING: "record_s",
+    State.RELEASING: "release_s",
+    State.CLEARING: "clear_s",
+    State.REFERRED: "officer_s",
+    State.RETURNING: "return_s",
+    State.CLOSED: None,
+    State.STOPPED: "stopped_s",
+    State.EMERGENCY: "evacuate_s",
+    State.AFTER_FIRE: None,
+    State.SERVICE: None,
+}
+"""The name in `Timing` of the longest a state lasts; None: the lane rests there until something happens."""
+
+
+SIGNS: dict[State, PromptCode] = {
+    State.IDLE: PromptCode.PLACE_DOCUMENT,
+    State.CHECKING: PromptCode.LEAVE_DOCUMENT,
+    State.REFUSED: PromptCode.SEE_OFFICER,
+    State.ADMITTING: PromptCode.WALK_IN,
+    State.ENCLOSING: PromptCode.PLEASE_WAIT,
+    State.MATCHING: PromptCode.LOOK_AT_CAMERA,
+    State.FINGERING: PromptCode.PLACE_FINGER,
+    State.RELEASING: PromptCode.WALK_THROUGH,
+    State.REFERRED: PromptCode.SEE_OFFICER,
+    State.RETURNING: PromptCode.GO_BACK,
+    State.CLOSED: PromptCode.LANE_CLOSED,
+    State.STOPPED: PromptCode.PLEASE_WAIT,
+    State.EMERGENCY: PromptCode.EVACUATE,
+    State.AFTER_FIRE: PromptCode.LANE_CLOSED,
+    State.SERVICE: PromptCode.SERVICE,
+}
+
+
+OUTSIDE = frozenset({State.IDLE, State.CHECKING, State.REFUSED, State.ADMITTING, State.CLOSED, State.AFTER_FIRE})
+"""The passenger who is spoken to stands in front of the lane."""
+
+
+STAYS = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING, State.REFERRED})
+"""Somebody may be held between two shut doors: the longest stay counts."""
+
+
+UNDECIDED = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING})
+"""Inside, and no grant is durable yet."""
+
+
+class Core:
+    """What a lane knows and can do; what it decides is in the rows, and `machine.Lane` joins the two."""
+
+    def __init__(self, topology: Topology, timing: Timing, rules: Rules, devices: frozenset[Device]) -> None:
+        doors = (Door.B,) if topology is Topology.SINGLE else (Door.A, Door.B)
+        self.topology = topology
+        self.timing = timing
+        self.rules = rules
+        self.state = State.STARTING
+        self.gate = Gate({door: Leaf() for door in doors}, set(devices), timing.forced_grace_s)
+        self.passage: Passage | None = None
+        self.closed_by: str | None = None
+        self.service_by: str | None = None
+        self.reset_needed = False
+        self._next_ticket = 1
+        self._asked = 0
+        self._due: float | None = None
+        self._out: list[Command] = []
+        self._lights: dict[Door, Light] = {}
+
+    @property
+    def enclosed(self) -> bool:
+        """Whether this lane can hold somebody between two doors."""
+        return self.topology is not Topology.SINGLE
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic second at which the lane wants `Deadline`, or None."""
+        stay = self._stay_due()
+        if self._due is None or stay is None:
+            return self._due if stay is None else stay
+        return min(self._due, stay)
+
+    def _stay_due(self) -> float | None:
+        since = self.gate.inside_since
+        return since + self.timing.stay_s_max if self.enclosed and since is not None and self.state in STAYS else None
+
+    def stayed_too_long(self, now: Now) -> bool:
+        """Whether somebody has been inside for longer than anybody may be."""
+        due = self._stay_due()
+        return due is not None and now.mono >= due
+
+    # -- the verbs that handlers are made of ----------------------------------------------------------------
+
+    @property
+    def guest(self) -> Passage:
+        """The passage of a state that has one."""
+        assert self.passage is not None, f"{self.state} has a passage"
+        return self.passage
+
+    def say(self, *commands: Command) -> None:
+        self._out.extend(commands)
+
+    def ask(self, request: Callable[..., cmd.Request], *args: Any, **kwargs: Any) -> None:
+        """Send a request about the present passenger; answers to an earlier one of its kind become stale."""
+        self._asked += 1
+        command = request(self.guest.ticket, self._asked, *args, **kwargs)
+        self.guest.asks[type(command)] = self._asked
+        self.say(command)
+
+    def goto(self, state: State, now: Now) -> None:
+        """Enter a state: deadline, sign and lights."""
+        if state is not self.state or DWELL[state] is not None:
+            self.state = state
+            if state in SIGNS:
+                self.say(cmd.Prompt(SIGNS[state], self._side()))
+            for door in Door:
+                self._light(door, Light.GREEN if state is State.IDLE and door in self.entries() else Light.RED)
+        dwell = DWELL[state]
+        self._due = None if dwell is None else now.mono + getattr(self.timing, dwell)
+
+    def wait(self, seconds: float, now: Now) -> None:
+        """Put the present state's deadline `seconds` from now."""
+        self._due = now.mono + seconds
+
+    def entries(self) -> tuple[Door, ...]:
+        """The sides on which a document may be presented."""
+        return (Door.A, Door.B) if self.topology is Topology.BIDIRECTIONAL else (Door.A,)
+
+    def _side(self) -> Door | None:
+        if self.state not in OUTSIDE:
+            return None
+        return self.passage.near if self.passage else Door.A
+
+    def _light(self, side: Door, light: Light) -> None:
+        if self._lights.get(side) is not light:
+            self._lights[side] = light
+            self.say(cmd.Indicate(side, light))
+
+    def request(self, door: Door) -> None:
+        """Ask for a leaf. The other one is shut and not asked for: the caller made sure, and it is checked here."""
+        assert all(not leaf.requested for leaf in self.gate.leaves.values()), "one leaf at a time"
+        assert door is not self.passage_far() or self.guest.released, "the exit opens only after its record"
+        self.gate.leaves[door].requested = True
+        self.say(cmd.RequestOpen(door))
+
+    def passage_far(self) -> Door | None:
+        return self.passage.far if self.passage else None
+
+    def withdraw(self, now: Now, *doors: Door) -> None:
+        """Stop asking for these leaves (all of them where none is named)."""
+        for door in doors or tuple(self.gate.leaves):
+            leaf = self.gate.leaves.get(door)
+            if leaf is not None and leaf.requested:
+                leaf.requested, leaf.withdrawn_mono = False, now.mono
+                self.say(cmd.WithdrawOpen(door))
+
+    def shut(self, door: Door) -> bool:
+        """Whether this leaf is observed closed; a leaf that the lane does not have is."""
+        leaf = self.gate.leaves.get(door)
+        return leaf is None or (leaf.open is False and not leaf.requested)
+
+    def open_ticket(self, kind: Kind, near: Door, now: Now, document: Any = None) -> Passage:
+        self.passage = Passage(self._next_ticket, kind, near, now, Evidence(now.utc, document=document))
+        self._next_ticket += 1
+        return self.passage
+
+    def note(self, **found: Any) -> None:
+        """Add to what is known of the passenger."""
+        self.guest.evidence = policy.with_found(self.guest.evidence, **found)
+
+    def record(self, verdict: Verdict, by: str | None = None) -> None:
+        guest = self.guest
+        guest.verdict = verdict
+        self.ask(cmd.Record, verdict, guest.near, guest.evidence, by)
+
+    def verdict(self, decision: Decision, reason: str) -> Verdict:
+        return Verdict(decision, reason, self.rules.version)
+
+    def call_officer(self, reason: str) -> None:
+        self.say(cmd.CallOfficer(self.passage.ticket if self.passage else None, reason))
+
+    def alarm(self, code: AlarmCode, detail: str = "") -> None:
+        self.say(cmd.Alarm(code, detail))
+
+    def answer(self, order: str | None, accepted: bool, why: str = "") -> None:
+        if order is not None:
+            self.say(cmd.Answer(order, accepted, why))
+
+    def settle(self, outcome: Outcome | None = None) -> None:
+        """End the ticket: its one settled record, and nothing of the passenger remains."""
+        guest = self.guest
+        self.answer(guest.order, False, "ticket_ended")
+        ended = outcome or _outcome(guest)
+        self.say(
+            cmd.Settle(guest.ticket, ended, guest.verdict, guest.passed, guest.near),
+            cmd.Forget(guest.ticket),
+        )
+        self.passage = None
+
+
+Handler = Callable[[Core, Any, Now], None]
+
+
+def _outcome(guest: Passage) -> Outcome:
+    if guest.passed and guest.kind is not Kind.STRANGER:
+        return Outcome.CROSSED
+    return Outcome.UNRESOLVED if guest.blind else Outcome.NOT_CROSSED

@@ -1,0 +1,110 @@
+"""Rows of a passenger going out: the record, then the door, then a shut and empty lane. No I/O, no clock."""
+
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane.commands import AlarmCode, PromptCode
+from gated.lane.core import Core, State
+from gated.lane.events import Device, Event, Now
+from gated.lane.moves import against_the_way, clear, cleared, finish, refer, send_back, stuck
+from gated.lane.passage import Kind
+from gated.lane.policy import Decision
+
+
+def recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
+    """The verdict will survive a power cut: now, and not before, the leaf may open."""
+    guest = lane.guest
+    if guest.kind is Kind.STRANGER:
+        send_back(lane, now)
+    elif not lane.gate.shut():
+        lane.answer(guest.order, False, "door_open")
+        guest.order = None
+        refer(lane, "door_open", now)
+    else:
+        lane.answer(guest.order, True)
+        guest.order, guest.released = None, True
+        lane.goto(State.RELEASING, now)
+        lane.request(guest.far)
+
+
+def not_recorded(lane: Core, event: Event, now: Now) -> None:
+    """No record, no door. A stranger is still let out to the entry side; to the exit side only once it is recorded."""
+    guest = lane.guest
+    lane.alarm(AlarmCode.NOT_RECORDED)
+    lane.gate.lost.add(Device.STORE)
+    if guest.kind is Kind.PASSENGER:
+        lane.answer(guest.order, False, "not_recorded")
+        guest.order = None
+        refer(lane, "not_recorded", now)
+    elif guest.near in lane.entries():
+        send_back(lane, now)
+    else:
+        lane.call_officer("not_recorded")
+        lane.wait(lane.timing.record_s, now)
+
+
+def record_overdue(lane: Core, event: ev.Deadline, now: Now) -> None:
+    guest = lane.guest
+    if guest.kind is Kind.STRANGER and guest.near not in lane.entries():
+        lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+    not_recorded(lane, event, now)
+
+
+def release_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
+    guest = lane.guest
+    if event.door is guest.far and not event.inward:
+        guest.passed += 1
+        clear(lane, now)
+    else:
+        against_the_way(lane, event, now)
+
+
+def release_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
+    """The leaf never moved, or the passenger did not leave: shut the exit, and out the way they came."""
+    guest = lane.guest
+    if guest.strangers:
+        lane.call_officer(AlarmCode.WRONG_WAY.value)
+        lane.goto(State.RELEASING, now)
+        return
+    if lane.gate.leaves[guest.far].open is False:
+        stuck(lane, guest.far)
+    lane.call_officer("did_not_leave")
+    send_back(lane, now)
+
+
+def clear_look_again(lane: Core, _: Event, now: Now) -> None:
+    cleared(lane, now)
+
+
+def clear_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
+    guest = lane.guest
+    if event.door is guest.far and not event.inward and guest.released:
+        guest.passed += 1
+        if guest.passed > 1:
+            lane.alarm(AlarmCode.TAILGATE, str(guest.passed))
+            lane.call_officer("tailgate")
+    elif event.inward or event.door is guest.far:
+        against_the_way(lane, event, now)
+    else:
+        guest.left += 1
+
+
+def clear_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
+    if event.thing and not event.persons:
+        lane.say(cmd.Prompt(PromptCode.TAKE_BELONGINGS))
+    cleared(lane, now)
+
+
+def clear_blocked(lane: Core, event: ev.DoorwayBlocked, now: Now) -> None:
+    """The gate's own chain never shuts a leaf on a person; the lane only asks them to step aside."""
+    lane.say(cmd.Prompt(PromptCode.CLEAR_DOORWAY))
+
+
+def clear_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
+    """Something is left inside, or a leaf did not shut. The passage itself is settled; the rest is an officer's."""
+    for door, leaf in lane.gate.leaves.items():
+        if leaf.open is not False:
+            stuck(lane, door)
+    if lane.gate.persons or lane.gate.thing:
+        lane.alarm(AlarmCode.LEFT_INSIDE, "person" if lane.gate.persons else "thing")
+        lane.call_officer("left_inside")
+    finish(lane, now)

@@ -1,0 +1,215 @@
+"""The machine: what every state does with every event. No I/O, no clock.
+
+`TABLE` has no missing cell: it is `DEFAULT` overlaid with each state's own row, and checked at import. Rows are in
+the order a passenger walks; the handlers lie in `entering`, `proving`, `leaving` and `referral`, and what may come
+at any time in `trouble` and `charge`.
+"""
+
+from gated.lane import charge, entering, leaving, moves, proving, referral, trouble
+from gated.lane import events as ev
+from gated.lane.commands import Command
+from gated.lane.core import DWELL, Core, Handler, State
+from gated.lane.events import EVENTS, Event, Now
+
+DEFAULT: dict[type[Event], Handler] = {
+    ev.Started: moves.nothing,
+    ev.Deadline: moves.nothing,
+    ev.EventsLost: trouble.events_lost,
+    ev.ClockStepped: trouble.clock_stepped,
+    ev.DeviceReady: moves.nothing,
+    ev.DeviceLost: trouble.device_lost,
+    ev.UplinkLost: moves.nothing,
+    ev.UplinkReady: moves.nothing,
+    ev.DocumentPresented: entering.busy,
+    ev.DocumentUnreadable: moves.nothing,
+    ev.DocumentRemoved: moves.nothing,
+    ev.ChipRead: moves.nothing,
+    ev.RecordFound: moves.nothing,
+    ev.NoRecord: moves.nothing,
+    ev.LookUpFailed: moves.nothing,
+    ev.FlagsRead: moves.nothing,
+    ev.FaceCompared: moves.nothing,
+    ev.FaceAdvice: moves.nothing,
+    ev.FingerCompared: moves.nothing,
+    ev.Recorded: moves.nothing,
+    ev.NotRecorded: moves.nothing,
+    ev.DoorOpened: trouble.door_opened,
+    ev.DoorClosed: moves.nothing,
+    ev.PersonPassed: moves.against_the_way,
+    ev.DoorwayBlocked: moves.nothing,
+    ev.DoorwayCleared: moves.nothing,
+    ev.ObstacleHit: trouble.obstacle,
+    ev.PresenceChanged: moves.nothing,
+    ev.HelpPressed: trouble.help_pressed,
+    ev.FireStarted: trouble.fire,
+    ev.FireEnded: moves.nothing,
+    ev.MainsLost: trouble.mains_lost,
+    ev.MainsBack: moves.nothing,
+    ev.OfficerOpens: charge.not_now,
+    ev.OfficerRefuses: charge.not_now,
+    ev.OfficerRetries: charge.not_now,
+    ev.CloseLane: charge.close_lane,
+    ev.OpenLane: charge.open_lane,
+    ev.Reset: charge.not_now,
+    ev.ServiceOn: charge.not_now,
+    ev.ServiceOff: charge.not_now,
+    ev.ServiceDoor: charge.not_now,
+}
+"""What every state does with an event unless its own row says otherwise: nobody gets in, nobody gets through."""
+
+_RESTING: dict[type[Event], Handler] = {
+    ev.DeviceReady: moves.look_again,
+    ev.DoorClosed: moves.look_again,
+    ev.PresenceChanged: moves.look_again,
+    ev.MainsBack: moves.look_again,
+    ev.ServiceOn: charge.service_on,
+}
+_HELD: dict[type[Event], Handler] = {
+    ev.PersonPassed: proving.someone_passed_inside,
+    ev.PresenceChanged: proving.inside_presence,
+    ev.HelpPressed: trouble.help_inside,
+}
+
+ROWS: dict[State, dict[type[Event], Handler]] = {
+    State.STARTING: {
+        **dict.fromkeys(DEFAULT, moves.nothing),
+        **{event: charge.not_now for event in DEFAULT if issubclass(event, ev.Order)},
+        ev.Started: entering.start,
+    },
+    State.IDLE: {**_RESTING, ev.DocumentPresented: entering.present, ev.DocumentUnreadable: entering.unreadable},
+    State.CHECKING: {
+        ev.Deadline: entering.check_overdue,
+        ev.DocumentRemoved: entering.check_removed,
+        ev.ChipRead: entering.check_chip,
+        ev.RecordFound: entering.check_found,
+        ev.NoRecord: entering.check_no_record,
+        ev.LookUpFailed: entering.check_failed,
+    },
+    State.REFUSED: {ev.Deadline: entering.refused_overdue},
+    State.ADMITTING: {ev.Deadline: entering.admit_overdue, ev.PersonPassed: entering.admit_passed},
+    State.ENCLOSING: {
+        **_HELD,
+        ev.Deadline: unless_stayed(entering.enclose_overdue),
+        ev.DoorClosed: entering.enclose_closed,
+        ev.DoorwayBlocked: entering.enclose_blocked,
+        ev.DoorwayCleared: entering.enclose_cleared,
+        ev.ObstacleHit: entering.enclose_obstacle,
+        ev.PersonPassed: entering.enclose_passed,
+        ev.PresenceChanged: entering.enclose_presence,
+    },
+    State.MATCHING: {
+        **_HELD,
+        ev.Deadline: unless_stayed(proving.proof_overdue),
+        ev.FaceAdvice: proving.match_advice,
+        ev.FaceCompared: proving.match_face,
+    },
+    State.FINGERING: {
+        **_HELD,
+        ev.Deadline: unless_stayed(proving.proof_overdue),
+        ev.FingerCompared: proving.match_finger,
+    },
+    State.CONFIRMING: {
+        **_HELD,
+        ev.Deadline: unless_stayed(proving.proof_overdue),
+        ev.FlagsRead: proving.confirm_flags,
+        ev.LookUpFailed: proving.confirm_failed,
+    },
+    State.RECORDING: {
+        **_HELD,
+        ev.Deadline: unless_stayed(leaving.record_overdue),
+        ev.Recorded: leaving.recorded,
+        ev.NotRecorded: leaving.not_recorded,
+    },
+    State.RELEASING: {ev.Deadline: leaving.release_overdue, ev.PersonPassed: leaving.release_passed},
+    State.CLEARING: {
+        ev.Deadline: leaving.clear_overdue,
+        ev.DoorClosed: leaving.clear_look_again,
+        ev.DoorwayBlocked: leaving.clear_blocked,
+        ev.PersonPassed: leaving.clear_passed,
+        ev.PresenceChanged: leaving.clear_presence,
+    },
+    State.REFERRED: {
+        ev.Deadline: unless_stayed(referral.officer_overdue),
+        ev.UplinkLost: referral.officer_lost,
+        ev.HelpPressed: trouble.help_inside,
+        ev.OfficerOpens: referral.officer_opens,
+        ev.OfficerRefuses: referral.officer_refuses,
+        ev.OfficerRetries: referral.officer_retries,
+    },
+    State.RETURNING: {
+        ev.Deadline: referral.return_overdue,
+        ev.DoorClosed: referral.return_door_closed,
+        ev.DoorwayCleared: referral.return_cleared,
+        ev.PersonPassed: referral.return_passed,
+        ev.PresenceChanged: referral.return_presence,
+    },
+    State.CLOSED: {**_RESTING, ev.Reset: charge.reset},
+    State.STOPPED: {
+        ev.Deadline: trouble.stopped_overdue,
+        ev.DeviceReady: trouble.stopped_look_again,
+        ev.DoorClosed: trouble.stopped_look_again,
+        ev.Reset: charge.reset,
+    },
+    State.EMERGENCY: {
+        ev.Deadline: trouble.fire_overdue,
+        ev.DeviceLost: moves.nothing,
+        ev.DoorOpened: moves.nothing,
+        ev.EventsLost: moves.nothing,
+        ev.FireStarted: moves.nothing,
+        ev.FireEnded: trouble.fire_ended,
+        ev.PersonPassed: moves.nothing,
+    },
+    State.AFTER_FIRE: {
+        ev.DeviceLost: moves.nothing,
+        ev.DoorOpened: moves.nothing,
+        ev.EventsLost: moves.nothing,
+        ev.PersonPassed: moves.nothing,
+        ev.Reset: charge.reset,
+    },
+    State.SERVICE: {
+        ev.Deadline: charge.service_not_recorded,
+        ev.DeviceLost: charge.service_device_lost,
+        ev.DoorOpened: moves.nothing,
+        ev.NotRecorded: charge.service_not_recorded,
+        ev.PersonPassed: charge.service_passed,
+        ev.Recorded: charge.service_recorded,
+        ev.ServiceDoor: charge.service_door,
+        ev.ServiceOff: charge.service_off,
+    },
+}
+
+
+TABLE: dict[State, dict[type[Event], Handler]] = {state: DEFAULT | ROWS[state] for state in State}
+
+assert set(DEFAULT) == EVENTS, set(DEFAULT) ^ EVENTS
+assert all(set(row) == EVENTS for row in TABLE.values()), "the table has no missing cell"
+assert all(DWELL[s] is None or ev.Deadline in ROWS[s] for s in State), "a state with a dwell says what its end means"
+
+
+class Lane(Core):
+    """One lane. `handle` is its only input, the returned commands its only output."""
+
+    def handle(self, event: Event, now: Now) -> tuple[Command, ...]:
+        """Take one event and return what is to be done. Never raises for anything that happens in the world."""
+        if type(event) is ev.Deadline and (self.deadline is None or now.mono < self.deadline):
+            return ()
+        if not self._concerns(event):
+            return ()
+        self.gate.observe(event, now)
+        if isinstance(event, ev.Ticketed) and not self._awaited(event):
+            return ()
+        TABLE[self.state][type(event)](self, event, now)
+        out, self._out = tuple(self._out), []
+        return out
+
+    def _concerns(self, event: Event) -> bool:
+        """Whether this lane has the leaf or the room that the event is about."""
+        if isinstance(event, ev.PresenceChanged):
+            return self.enclosed
+        door = getattr(event, "door", None)
+        return door is None or door in self.gate.leaves or isinstance(event, ev.ServiceDoor)
+
+    def _awaited(self, event: ev.Ticketed) -> bool:
+        """A stale answer is dropped: it is not to the last request of its kind for the present ticket."""
+        passage = self.passage
+        return passage is not None and passage.ticket == event.ticket and event.ask in passage.asks.values()

@@ -1,0 +1,127 @@
+"""Moves that more than one row makes: rest, refuse, refer, send back, clear. No I/O, no clock."""
+
+from gated.lane import events as ev
+from gated.lane.commands import AlarmCode
+from gated.lane.core import Core, State
+from gated.lane.events import Door, Event, Now
+from gated.lane.gate import Severity
+from gated.lane.passage import Kind
+from gated.lane.policy import Decision
+
+
+def rest(lane: Core, now: Now) -> None:
+    """Go where a lane without passenger belongs, by all that is observed."""
+    assert lane.passage is None, "a passage is settled before the lane rests"
+    gate = lane.gate
+    if gate.fire:
+        lane.reset_needed = True
+        lane.goto(State.EMERGENCY, now)
+    elif lane.reset_needed:
+        lane.goto(State.AFTER_FIRE, now)
+    elif gate.severity() is Severity.STOP_NOW:
+        lane.goto(State.STOPPED, now)
+    elif gate.persons and lane.service_by is None:
+        let_out_stranger(lane, now)
+    elif lane.service_by is not None:
+        lane.goto(State.SERVICE, now)
+    elif lane.closed_by is not None or gate.severity() > Severity.TOLERATED or not gate.shut():
+        lane.goto(State.CLOSED, now)
+    else:
+        lane.goto(State.IDLE, now)
+
+
+def let_out_stranger(lane: Core, now: Now) -> None:
+    """Somebody is inside without a ticket: out the way they came, on a record of its own."""
+    near = lane.gate.stranger_from or Door.A
+    lane.alarm(AlarmCode.STRANGER_INSIDE, near.value)
+    lane.open_ticket(Kind.STRANGER, near, now)
+    lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+    lane.call_officer("stranger_inside")
+    lane.goto(State.RECORDING, now)
+
+
+def look_again(lane: Core, _: Event, now: Now) -> None:
+    rest(lane, now)
+
+
+def finish(lane: Core, now: Now) -> None:
+    """Settle and rest."""
+    lane.withdraw(now)
+    lane.settle()
+    rest(lane, now)
+
+
+def refuse(lane: Core, reason: str, now: Now) -> None:
+    """Not through this lane; the passenger in front of it is shown the way to an officer and not told why."""
+    record_referral(lane, reason)
+    lane.call_officer(reason)
+    lane.goto(State.REFUSED, now)
+
+
+def record_referral(lane: Core, reason: str) -> None:
+    lane.record(lane.verdict(Decision.REFER, reason))
+
+
+def refer(lane: Core, reason: str, now: Now) -> None:
+    """To an officer; the passenger sees and hears what every referred passenger does."""
+    lane.withdraw(now)
+    record_referral(lane, reason)
+    lane.call_officer(reason)
+    lane.alarm(AlarmCode.REFERRED)
+    lane.goto(State.REFERRED, now)
+    if not lane.gate.uplink:
+        officer_offline(lane, now)
+
+
+def officer_offline(lane: Core, now: Now) -> None:
+    lane.alarm(AlarmCode.OFFICER_UNREACHABLE)
+    due = now.mono + lane.timing.officer_offline_s
+    lane._due = due if lane._due is None else min(lane._due, due)
+
+
+def send_back(lane: Core, now: Now) -> None:
+    """Out to where they came from. The far leaf is shut first: never both."""
+    lane.withdraw(now)
+    if not lane.enclosed:
+        clear(lane, now)
+        return
+    lane.goto(State.RETURNING, now)
+    open_near(lane)
+
+
+def open_near(lane: Core) -> None:
+    near = lane.guest.near
+    if lane.shut(near.other) and not lane.gate.leaves[near].requested:
+        lane.request(near)
+
+
+def clear(lane: Core, now: Now) -> None:
+    """Everything is asked to shut; the ticket is settled once the lane is shut and empty."""
+    lane.withdraw(now)
+    lane.goto(State.CLEARING, now)
+    cleared(lane, now)
+
+
+def cleared(lane: Core, now: Now) -> None:
+    if lane.gate.shut() and not lane.gate.persons and not lane.gate.thing:
+        finish(lane, now)
+
+
+def stuck(lane: Core, door: Door) -> None:
+    lane.gate.leaves[door].stuck = True
+    lane.alarm(AlarmCode.DOOR_STUCK, door.value)
+
+
+def against_the_way(lane: Core, event: ev.PersonPassed, now: Now) -> None:
+    """Somebody moved through a door where nobody should: officers look; the sensors say who is inside now."""
+    code = AlarmCode.WRONG_WAY if event.door not in lane.entries() or lane.passage else AlarmCode.STRANGER_INSIDE
+    lane.alarm(code, event.door.value)
+    if event.inward:
+        lane.gate.stranger_from = event.door
+        if lane.passage is not None:
+            lane.guest.strangers += 1
+    lane.call_officer(code.value)
+
+
+def nothing(lane: Core, event: Event, now: Now) -> None:
+    """Observed, and nothing follows."""

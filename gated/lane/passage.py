@@ -1,0 +1,54 @@
+"""Everything that the lane holds of one passenger, in one place so that `Forget` forgets it. No I/O, no clock."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gated.icao.mrz import Document
+from gated.lane.commands import Command
+from gated.lane.events import Door, Now
+from gated.lane.policy import Evidence, Verdict
+
+
+class Kind(Enum):
+    """Why the ticket was opened."""
+
+    PASSENGER = "passenger"
+    STRANGER = "stranger"
+    """Somebody came in against the direction and is let out to where they came from."""
+    SERVICE = "service"
+    """A technician moves a leaf."""
+
+
+@dataclass(slots=True)
+class Passage:
+    """One ticket from its opening to its settling. `near`: where the passenger came from, `far`: where they go."""
+
+    ticket: int
+    kind: Kind
+    near: Door
+    opened: Now
+    evidence: Evidence = field(repr=False)
+    asks: dict[type[Command], int] = field(default_factory=dict)
+    """The last request of each kind: answers to any other are stale."""
+    verdict: Verdict | None = field(default=None, repr=False)
+    entered: int = 0
+    passed: int = 0
+    """Persons seen leaving through the far door."""
+    strangers: int = 0
+    tries: int = 0
+    left: int = 0
+    """Persons seen leaving through the near door."""
+    released: bool = False
+    """The far door was asked to open."""
+    blind: bool = False
+    """The gate's sensors were lost while it was released: nobody saw whether the passenger crossed."""
+    order: str | None = None
+    """An officer's order that is answered once it is durable."""
+
+    @property
+    def far(self) -> Door:
+        return self.near.other
+
+    @property
+    def document(self) -> Document | None:
+        return self.evidence.document

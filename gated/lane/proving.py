@@ -1,0 +1,106 @@
+"""Rows of recognition: face, finger, the controls as they stand now. No I/O, no clock."""
+
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane import policy
+from gated.lane.commands import AlarmCode, PromptCode
+from gated.lane.core import Core, State
+from gated.lane.events import Now
+from gated.lane.moves import against_the_way, refer
+from gated.lane.passage import Kind
+from gated.lane.policy import Decision
+
+
+def match(lane: Core, now: Now) -> None:
+    lane.note(since_mono=now.mono)
+    lane.goto(State.MATCHING, now)
+    _next_proof(lane, now)
+
+
+def _compare_face(lane: Core) -> None:
+    guest = lane.guest
+    guest.tries += 1
+    traveller = guest.evidence.traveller
+    assert traveller is not None, "nobody is matched without a record"
+    lane.ask(cmd.CompareFace, traveller.subject, guest.evidence.since_mono, lane.timing.face_s)
+
+
+def _next_proof(lane: Core, now: Now) -> None:
+    """Ask for what is missing: the face, the finger, or the control flags as they stand now."""
+    guest = lane.guest
+    evidence = guest.evidence
+    traveller = evidence.traveller
+    assert traveller is not None, "nobody is matched without a record"
+    face_counts = policy.face_is_alone(evidence, lane.rules) and policy.face_is_fresh(evidence, lane.rules)
+    matched = traveller.face is False or (face_counts and policy.face_matches(evidence, lane.rules))
+    if not matched and guest.tries < lane.timing.face_tries:
+        _compare_face(lane)
+    elif policy.wants_finger(evidence, lane.rules):
+        lane.goto(State.FINGERING, now)
+        lane.ask(cmd.CompareFinger, traveller.subject, traveller.fingers, lane.timing.finger_s)
+    else:
+        lane.goto(State.CONFIRMING, now)
+        lane.ask(cmd.ReadFlags)
+
+
+def match_advice(lane: Core, event: ev.FaceAdvice, now: Now) -> None:
+    code = ADVICE.get(event.advice)
+    if code is not None:
+        lane.say(cmd.Prompt(code))
+
+
+ADVICE = {
+    ev.Advice.COME_CLOSER: PromptCode.COME_CLOSER,
+    ev.Advice.STEP_BACK: PromptCode.STEP_BACK,
+    ev.Advice.LOOK_AT_CAMERA: PromptCode.LOOK_AT_CAMERA,
+    ev.Advice.UNCOVER_FACE: PromptCode.UNCOVER_FACE,
+    ev.Advice.HOLD_STILL: PromptCode.HOLD_STILL,
+    ev.Advice.ONE_PERSON_ONLY: PromptCode.ONE_PERSON_ONLY,
+    ev.Advice.NOBODY: PromptCode.LOOK_AT_CAMERA,
+}
+
+
+def match_face(lane: Core, event: ev.FaceCompared, now: Now) -> None:
+    lane.note(face=event)
+    _next_proof(lane, now)
+
+
+def match_finger(lane: Core, event: ev.FingerCompared, now: Now) -> None:
+    lane.note(finger=event)
+    _next_proof(lane, now)
+
+
+def proof_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
+    refer(lane, f"{lane.state.value}_overdue", now)
+
+
+def inside_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
+    """Behind shut doors one person is one person: anything else is for an officer."""
+    if event.persons == 2:
+        lane.alarm(AlarmCode.TWO_PERSONS)
+        refer(lane, "two_persons", now)
+    elif event.persons == 0:
+        refer(lane, "presence_lost", now)
+
+
+def confirm_flags(lane: Core, event: ev.FlagsRead, now: Now) -> None:
+    """The last word: everything is known, and the controls are seconds old."""
+    lane.note(flags=event.flags, document_flags=lane.guest.evidence.document_flags | event.document_flags)
+    verdict = policy.judge(lane.guest.evidence, lane.rules)
+    if verdict.decision is not Decision.GRANT:
+        refer(lane, verdict.reason, now)
+    else:
+        lane.record(verdict)
+        lane.goto(State.RECORDING, now)
+
+
+def confirm_failed(lane: Core, _: ev.LookUpFailed, now: Now) -> None:
+    refer(lane, "flags_unread", now)
+
+
+def someone_passed_inside(lane: Core, event: ev.PersonPassed, now: Now) -> None:
+    against_the_way(lane, event, now)
+    if event.door is lane.guest.far and not event.inward:
+        lane.guest.passed += 1
+    if lane.guest.kind is Kind.PASSENGER:
+        refer(lane, "unexpected_movement", now)

@@ -1,0 +1,63 @@
+"""What configuration tells the lane: shape and times. No I/O, no clock."""
+
+from dataclasses import dataclass, fields
+from enum import Enum
+
+
+class Topology(Enum):
+    """Shapes of one machine. `mantrap`: in through A, out through B. `single`: leaf B alone, nobody is ever locked in.
+
+    `bidirectional`: two leaves, and the side where the document is presented decides the direction (L7)."""
+
+    MANTRAP = "mantrap"
+    SINGLE = "single"
+    BIDIRECTIONAL = "bidirectional"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the lane waits, in seconds. Every state but the resting ones has one of these as its dwell."""
+
+    check_s: float = 12.0
+    """Chip and look-up."""
+    refused_s: float = 6.0
+    """How long the passenger in front of the lane is shown the way to an officer."""
+    admit_s: float = 15.0
+    """From the request to open until somebody is inside."""
+    enclose_s: float = 10.0
+    """From somebody inside until the leaf behind them is shut."""
+    match_s: float = 12.0
+    """All tries of the face together."""
+    face_s: float = 6.0
+    """One try of the face."""
+    finger_s: float = 12.0
+    confirm_s: float = 2.0
+    """Reading the control flags again."""
+    record_s: float = 3.0
+    """Making a record durable."""
+    release_s: float = 15.0
+    """From the request to open until the passenger is out."""
+    clear_s: float = 10.0
+    """From the passage until the lane is shut and empty."""
+    officer_s: float = 60.0
+    """How long a referred passenger waits inside for an officer before they are let out to where they came from."""
+    officer_offline_s: float = 20.0
+    """The same while HQ cannot be reached."""
+    return_s: float = 20.0
+    """How often the lane calls again while somebody whom it lets out does not leave."""
+    evacuate_s: float = 5.0
+    """How long a leaf may take to open in a fire before the lane raises an alarm for it."""
+    stopped_s: float = 30.0
+    """How often a stopped lane with somebody inside calls again."""
+    stay_s_max: float = 90.0
+    """Longest stay between the doors before release and alarm, whatever the state."""
+    forced_grace_s: float = 1.5
+    """A leaf that leaves its closed position this soon after a request was withdrawn was not forced."""
+    face_tries: int = 2
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) <= 0:
+                raise ValueError(f"{each.name} must be above zero, not {getattr(self, each.name)}")
+        if self.face_s > self.match_s:
+            raise ValueError("face_s is one try and cannot be longer than match_s, which is all of them")

@@ -1,0 +1,159 @@
+"""What must hold of a lane after every event, whatever happened: checked from its inputs and outputs alone."""
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from gated.icao.mrz import Document
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane.commands import Command
+from gated.lane.core import DWELL, STAYS, State
+from gated.lane.events import Device, Door, Event, Now, Traveller
+from gated.lane.machine import Lane
+from gated.lane.policy import Decision
+from gated.lane.settings import Topology
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+class Invariants:
+    """Follows one lane. `saw` is called after each event with what the lane answered."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.requested: set[Door] = set()
+        self.pending: dict[tuple[int, int], cmd.Record] = {}
+        self.durable: dict[int, cmd.Record] = {}
+        self.opened: set[int] = set()
+        self.settled: dict[int, cmd.Settle] = {}
+        self.forgotten: set[int] = set()
+        self.flags_read: dict[int, float] = {}
+        self.shut_mono: dict[Door, float] = {}
+        self.granted: set[int] = set()
+
+    def saw(self, event: Event, now: Now, commands: tuple[Command, ...]) -> None:
+        self._input(event, now)
+        for command in commands:
+            self._command(command, now)
+        self._after(now)
+
+    def _input(self, event: Event, now: Now) -> None:
+        match event:
+            case ev.Recorded(ticket, ask) if (ticket, ask) in self.pending:
+                self.durable[ticket] = self.pending.pop((ticket, ask))
+            case ev.FlagsRead(ticket):
+                self.flags_read[ticket] = now.mono
+            case ev.DoorClosed(door):
+                self.shut_mono[door] = now.mono
+            case _:
+                pass
+
+    def _command(self, command: Command, now: Now) -> None:
+        match command:
+            case cmd.Record(ticket, ask):
+                self.opened.add(ticket)
+                self.pending[ticket, ask] = command
+            case cmd.LookUp(ticket):
+                self.opened.add(ticket)
+            case cmd.RequestOpen(door):
+                self._open(door, now)
+            case cmd.WithdrawOpen(door):
+                self.requested.discard(door)
+            case cmd.Settle(ticket):
+                if ticket in self.settled:
+                    raise Broken(f"ticket {ticket} is settled twice")
+                self.settled[ticket] = command
+            case cmd.Forget(ticket):
+                self.forgotten.add(ticket)
+            case _:
+                pass
+
+    def _open(self, door: Door, now: Now) -> None:
+        if self.requested - {door}:
+            raise Broken("both leaves are requested together")
+        self.requested.add(door)
+        passage = self.lane.passage
+        if passage is None:
+            raise Broken("a leaf is requested without a ticket")
+        record = self.durable.get(passage.ticket)
+        entry_side = door in self.lane.entries() and door is passage.near
+        if entry_side:
+            return
+        if record is None:
+            raise Broken(f"{door} is requested without a durable record of ticket {passage.ticket}")
+        if record.verdict.decision is Decision.REFER:
+            raise Broken("a leaf is requested on a referral")
+        if record.verdict.decision is Decision.GRANT:
+            if door is record.came_from:
+                raise Broken("a grant opens the far leaf")
+            if record.by is None:
+                self._grant(record, now)
+
+    def _grant(self, record: cmd.Record, now: Now) -> None:
+        """A grant by the rules: controls seconds old, the face taken behind a shut entry."""
+        self.granted.add(record.ticket)
+        timing = self.lane.timing
+        read = self.flags_read.get(record.ticket)
+        if read is None or now.mono - read > timing.confirm_s + timing.record_s:
+            raise Broken("the control flags were not read again just before the grant")
+        face, traveller = record.evidence.face, record.evidence.traveller
+        if traveller is None or record.evidence.flags or record.evidence.document_flags or traveller.flags:
+            raise Broken("a grant against a control flag or without a record of the traveller")
+        if traveller.face:
+            if face is None or face.score < face.threshold or face.persons != 1:
+                raise Broken("a grant without a matching face of one person")
+            if self.lane.enclosed and face.captured_mono < self.shut_mono.get(record.came_from, float("inf")):
+                raise Broken("a grant on a face from before the entry shut")
+
+    def _after(self, now: Now) -> None:
+        lane = self.lane
+        if lane.topology is not Topology.SINGLE and len(self.requested) > 1:
+            raise Broken("both leaves are requested together")
+        if Device.DOOR in lane.gate.lost and self.requested:
+            raise Broken("a leaf is requested while the gate cannot be seen")
+        if lane.state is State.EMERGENCY and self.requested:
+            raise Broken("a leaf is requested in an emergency")
+        if DWELL[lane.state] is not None:
+            longest = max(getattr(lane.timing, name) for name in DWELL.values() if name)
+            if lane.deadline is None or lane.deadline > now.mono + longest:
+                raise Broken(f"{lane.state} waits without end")
+        since = lane.gate.inside_since
+        if lane.enclosed and lane.state in STAYS and since is not None and now.mono > since + lane.timing.stay_s_max:
+            raise Broken("somebody is held inside beyond the longest stay")
+        current = lane.passage.ticket if lane.passage else None
+        open_tickets = self.opened - set(self.settled) - {current}
+        if open_tickets:
+            raise Broken(f"tickets {sorted(open_tickets)} ended without a settled record")
+        if current is not None and current in self.settled:
+            raise Broken(f"ticket {current} goes on after it was settled")
+        if set(self.settled) != self.forgotten:
+            raise Broken("settled and forgotten differ")
+        if current is None:
+            found = reach(lane, (Document, Traveller))
+            if found:
+                raise Broken(f"something of a passenger can be reached after Forget: {found}")
+
+
+def reach(root: Any, kinds: tuple[type, ...]) -> list[str]:
+    """Type names of every instance of `kinds` that can be reached from `root` through attributes and containers."""
+    seen: set[int] = set()
+    found: list[str] = []
+    todo = [root]
+    while todo:
+        each = todo.pop()
+        if id(each) in seen or isinstance(each, (str, bytes, int, float, type, type(None))):
+            continue
+        seen.add(id(each))
+        if isinstance(each, kinds):
+            found.append(type(each).__name__)
+        elif isinstance(each, dict):
+            todo += [*each.keys(), *each.values()]
+        elif isinstance(each, (list, tuple, set, frozenset)):
+            todo += each
+        elif is_dataclass(each):
+            todo += [getattr(each, f.name) for f in fields(each)]
+        elif hasattr(each, "__dict__"):
+            todo += vars(each).values()
+    return found
