@@ -29,8 +29,7 @@ PU is 9303-8's. Every other second letter of a passport is its issuer's own."""
 
 _LONGEST_TEXT = 1000
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-_LETTERS = re.compile(r"[A-Z]+<*")
-_NOT_NAME = re.compile(r"[^A-Z<]")
+_NAMES = re.compile(r"([A-Z]+(?:<[A-Z]+)*)(?:<<([A-Z]+(?:<[A-Z]+)*))?<*")
 _TAIWANESE_NUMBER = re.compile(r"[A-Z][0-9]{9}")
 _TAIWANESE_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"
 """A stands for 10, B for 11 ... O for 35: the order in which Taiwan's counties got their letters."""
@@ -139,7 +138,7 @@ def parse(text: str | Sequence[str]) -> Document:
     Blank lines and blanks around a line are dropped. Every check digit is tested, every field must be sound.
     Raises `MrzError` for anything else, whatever the text."""
     layout, lines = lay_out(_lines(text))
-    code = _document_code(layout.code, lines)
+    code = _document_code(layout, lines)
     issuer = _state("issuer", layout.issuer, lines, states.ISSUERS)
     number, optional = _number(layout, lines)
     birth = _date("birth", layout.birth, lines, strange_birth)
@@ -176,13 +175,16 @@ def _lines(text: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(line for line in split if line)
 
 
-def _document_code(span: Span, lines: tuple[str, ...]) -> str:
-    """The first letter says what the document is; the second is a letter or filler (Doc 9303-4 to -7, note k)."""
-    code = span.of(lines)
-    for offset, character in enumerate(code):
-        if not character.isalpha() and (offset == 0 or character != "<"):
-            expected = "a letter" if offset == 0 else "a letter or <"
-            raise MrzError("document code", (1, offset + 1), expected, character)
+def _document_code(layout: Layout, lines: tuple[str, ...]) -> str:
+    """The first letter says what the document is. The second character is its issuer's (a letter in a passport).
+
+    Doc 9303 wants A, C or I of cards and P of passports; permits with other letters are in use, no check digit
+    depends on them, and whether a lane takes such a document is its policy's question."""
+    first, second = code = layout.code.of(lines)
+    if not first.isalpha():
+        raise MrzError("document code", (1, 1), "a letter", first)
+    if layout is TD3 and second.isdigit():
+        raise MrzError("document code", (1, 2), "a letter or <", second)
     return code.rstrip("<")
 
 
@@ -259,14 +261,15 @@ def _check_composite(layout: Layout, lines: tuple[str, ...]) -> None:
 
 
 def _names(span: Span, lines: tuple[str, ...]) -> tuple[str, str, bool]:
-    """Surname and given names with blanks between components, and whether the field may have been cut."""
+    """Surname and given names with blanks between components, and whether the field may have been cut.
+
+    No check digit stands over names, so their form is held to the letter (Doc 9303-3, 4.6): a filler that is read
+    as a letter behind the name, as often happens with K, S, C or E, is an error and not a further given name."""
     printed = span.of(lines)
-    strange = _NOT_NAME.search(printed)
-    if strange:
-        raise MrzError("names", (span.line + 1, span.start + strange.start() + 1), "A-Z or <", strange[0])
-    primary, _, secondary = printed.partition("<<")
-    surname = " ".join(primary.strip("<").split("<"))
-    given_names = " ".join([part for part in secondary.split("<") if part])
-    if not surname and not given_names:
-        raise MrzError("names", span.position, "a name", "fillers alone")
-    return surname, given_names, printed[-1] != "<"
+    sound = _NAMES.match(printed)
+    at = sound.end() if sound else 0
+    if sound is None or at < span.width:
+        expected = "a letter" if at == 0 else "< behind the names" if printed[at].isalpha() else "A-Z or <"
+        raise MrzError("names", (span.line + 1, span.start + at + 1), expected, printed[at])
+    primary, secondary = sound.groups("")
+    return primary.replace("<", " "), secondary.replace("<", " "), printed[-1] != "<"
