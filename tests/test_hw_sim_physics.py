@@ -136,7 +136,7 @@ def test_a_walk_breaks_the_beams_in_order_and_a_shut_leaf_stops_it() -> None:
         asker = asyncio.create_task(wires.ask("a", 4.0))
         assert await made.walk(body, 1.3)
         order = [name for _, name, level in wires.driven if name in ("a_outer", "a_inner", "presence_one") and level]
-        assert order == ["a_outer", "presence_one", "a_inner"]
+        assert order == ["a_outer", "a_inner", "presence_one"]
         (crossed,) = [h for h in seen if h.what is What.CROSSED]
         assert crossed.door == "a" and crossed.inward and crossed.body is body
         assert not wires.get("a_outer") and not wires.get("a_inner") and wires.get("presence_one")

@@ -21,9 +21,10 @@ from typing import Protocol
 from tests.hw_sim.happenings import LANE_M, LINES, Body, Happening, Kind, Topology, What
 from tests.hw_sim.leaf import Cause, Leaf
 
-BEAM_M = 0.30
+BEAM_M = 0.18
 """Distance of either beam from its leaf."""
-HALF_BODY_M = 0.15
+HALF_BODY_M = 0.20
+"""A body breaks both beams of a doorway at once in the middle, and each alone at either end."""
 SWING_M = 0.25
 """Nearer to the leaf's line than this, a body is in its way."""
 MONOFLOP_S = 0.4

@@ -1,0 +1,68 @@
+"""The simulated people's travel documents, written after ICAO 9303-4 independently of the code that reads them."""
+
+import random
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"
+"""Order of the region letters of a Taiwanese personal number: A is 10, B is 11 ... O is 35."""
+_SURNAMES = "LIN CHEN HUANG CHANG LEE WANG WU LIU TSAI YANG HSU CHENG HSIEH KUO HUNG CHIU TSENG LIAO LAI CHOU"
+_GIVEN = "MEI LING CHIA HAO YI CHUN WEI TING HSIN JU PO HAN SHU FEN CHIH MING YA TZU KUAN YU"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A passport as its holder carries it. `person` is the number of the holder's face in this world."""
+
+    person: int
+    number: str = field(repr=False)
+    personal_number: str = field(repr=False)
+    surname: str = field(repr=False)
+    given_names: str = field(repr=False)
+    birth: date = field(repr=False)
+    expiry: date = field(repr=False)
+    sex: str = field(repr=False)
+    lines: tuple[str, str] = field(repr=False)
+
+
+def check_digit(text: str) -> str:
+    """9303-3, 4.9: weights 7, 3, 1; letters from 10, the filler 0."""
+    values = (0 if c == "<" else int(c, 36) for c in text)
+    return str(sum(value * (7, 3, 1)[k % 3] for k, value in enumerate(values)) % 10)
+
+
+def personal_number(rng: random.Random, female: bool) -> str:
+    """A valid Taiwanese personal number: a letter, 1 or 2 for the sex, seven digits and a check digit."""
+    letter = rng.choice(_LETTERS)
+    digits = [2 if female else 1, *(rng.randrange(10) for _ in range(7))]
+    region = _LETTERS.index(letter) + 10
+    total = region // 10 + region % 10 * 9 + sum(d * w for d, w in zip(digits, range(8, 0, -1), strict=True))
+    return letter + "".join(map(str, digits)) + str(-total % 10)
+
+
+def passport(rng: random.Random, person: int, today: date, *, age: int | None = None, expired: bool = False) -> Paper:
+    """A TD3 passport of Taiwan. `expired`: since some weeks; `age` in full years on `today`, else 20 to 75."""
+    female = rng.random() < 0.5
+    surname = rng.choice(_SURNAMES.split())
+    given = " ".join(rng.sample(_GIVEN.split(), 2))
+    birth = today - timedelta(days=int(365.25 * (rng.randint(20, 75) if age is None else age)) + rng.randint(2, 300))
+    expiry = today - timedelta(days=rng.randint(10, 400)) if expired else today + timedelta(days=rng.randint(200, 3600))
+    number = f"3{rng.randrange(10**8):08}"
+    identity = personal_number(rng, female)
+    names = f"{surname}<<{given.replace(' ', '<')}"
+    upper = f"P<TWN{names}".ljust(44, "<")
+    sex = "F" if female else "M"
+    optional = identity.ljust(14, "<")
+    dates = f"{birth:%y%m%d}", f"{expiry:%y%m%d}"
+    parts = [number, *dates, optional]
+    number_, birth_, expiry_, optional_ = (part + check_digit(part) for part in parts)
+    composite = check_digit(number_ + birth_ + expiry_ + optional_)
+    lower = f"{number_}TWN{birth_}{sex}{expiry_}{optional_}{composite}"
+    return Paper(person, number, identity, surname, given, birth, expiry, sex, (upper, lower))
+
+
+def smudged(rng: random.Random, lines: tuple[str, str]) -> tuple[str, str]:
+    """The same page as a dirty window reads it: one digit of the lower line is wrong."""
+    at = rng.choice([k for k, c in enumerate(lines[1][:28]) if c.isdigit()])
+    wrong = str((int(lines[1][at]) + rng.randint(1, 8)) % 10)
+    return lines[0], lines[1][:at] + wrong + lines[1][at + 1 :]
