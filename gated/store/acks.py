@@ -1,0 +1,107 @@
+"""uplink.db: how far HQ has acknowledged each stream. Written by the uplink alone, read by the lane.
+
+An acknowledgement lost here costs only that records are sent twice, which HQ drops; one that was never given must
+never stand here, for the lane deletes what is acknowledged.
+"""
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from gated.store.sql import BUSY_S, ReadOnly, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
+
+APPLICATION_ID: Final = 0x67617465
+VERSION: Final = 1
+
+
+class AckedHeads:
+    """The uplink's side. Raises `StoreError`; `StoreCorrupt` for a damaged file, which may simply be deleted.
+
+    `mode`: 0o600, or 0o640 where lane and uplink are two users of one group. One thread at a time."""
+
+    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
+        self.path = path
+        self._lock: WriterLock | None = WriterLock(path, mode)
+        try:
+            with in_words(path):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+                self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+                try:
+                    self._prepare()
+                except BaseException:
+                    self._connection.close()
+                    raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        found = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
+        blank = found == (0, 0) and not run("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        if not blank and found != (APPLICATION_ID, VERSION):
+            raise StoreError("not_ours", self.path, "this is another program's or another edition's database")
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=FULL")
+        if not blank and run("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise StoreCorrupt("corrupt", self.path, "delete it: records are then sent again, and HQ drops duplicates")
+        if blank:
+            run("BEGIN")
+            run("CREATE TABLE acked (stream_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID")
+            run(f"PRAGMA application_id={APPLICATION_ID}")
+            run(f"PRAGMA user_version={VERSION}")
+            run("COMMIT")
+            sync_folder(self.path)
+
+    def advance(self, stream_id: str, seq: int) -> bool:
+        """HQ acknowledges everything up to `seq`. Never goes back. True where that was news."""
+        with in_words(self.path):
+            done = self._connection.execute(
+                "INSERT INTO acked VALUES (?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq",
+                (stream_id, seq),
+            )
+            return done.rowcount > 0
+
+    def heads(self) -> Mapping[str, int]:
+        """stream_id -> highest acknowledged number."""
+        with in_words(self.path):
+            return _heads(self._connection)
+
+    def forget(self, keep: frozenset[str]) -> None:
+        """Delete the streams of earlier generations: all but `keep`."""
+        with in_words(self.path):
+            for stream_id in self.heads().keys() - keep:
+                self._connection.execute("DELETE FROM acked WHERE stream_id = ?", (stream_id,))
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._lock is not None:
+            self._connection.close()
+            self._lock.release()
+            self._lock = None
+
+
+class AckedHeadsReader:
+    """The lane's side: read-only. Without an uplink that ever ran, nothing is acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = ReadOnly(path, lambda _: None)
+
+    def heads(self) -> Mapping[str, int]:
+        """stream_id -> highest acknowledged number. Raises `StoreError` for a file that cannot be read."""
+        if not self._file.path.exists():
+            return {}
+        with self._file.connection() as connection:
+            if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'acked'").fetchone() is None:
+                return {}  # the uplink has only just made the file
+            return _heads(connection)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._file.close()
+
+
+def _heads(connection: sqlite3.Connection) -> Mapping[str, int]:
+    return dict(connection.execute("SELECT stream_id, seq FROM acked").fetchall())

@@ -1,0 +1,304 @@
+"""lane.db: what a lane must not forget. Written by the lane's process alone, read by its uplink.
+
+SQLite in WAL mode with `synchronous=FULL`: what a transaction has committed survives a power cut. A database is one
+*generation*; its streams carry that name, so a new database starts new streams and nothing that HQ then receives can
+be mistaken for an earlier record (DESIGN 4, "Identity of a record").
+"""
+
+import os
+import re
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from gated.store.sql import BUSY_S, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
+from gated.wire.facts import STREAMS
+from gated.wire.record import stream_id
+
+APPLICATION_ID: Final = 0x67617465
+"""The word "gate": what `file` and SQLite call a database of ours."""
+TICKETS_RESERVED: Final = 100
+"""Ticket numbers that are set aside at a time, so that opening a ticket waits for no disk."""
+CHECK_AT_OPEN_BYTES_MAX: Final = 128 << 20
+"""Larger databases are checked in full by `check()` alone: a lane with somebody inside must start within seconds."""
+SET_ASIDE_MAX: Final = 8
+"""Damaged databases that are kept before a person has to look."""
+
+steps: Final = Migrations("lane")
+
+
+@steps(name="0001_generation")
+def _generation(db: Database) -> None:
+    for statement in (
+        "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE tickets (ticket INTEGER PRIMARY KEY)",
+        """CREATE TABLE streams (
+            stream TEXT PRIMARY KEY, stream_id TEXT NOT NULL UNIQUE, seq INTEGER NOT NULL, head BLOB NOT NULL,
+            rows INTEGER NOT NULL, bytes INTEGER NOT NULL, dropped INTEGER NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE outbox (
+            stream TEXT NOT NULL REFERENCES streams, seq INTEGER NOT NULL, payload BLOB NOT NULL,
+            PRIMARY KEY (stream, seq))""",
+        """CREATE TABLE journal (
+            id INTEGER PRIMARY KEY, boot TEXT NOT NULL, n INTEGER NOT NULL, mono REAL NOT NULL, utc TEXT NOT NULL,
+            clear BLOB NOT NULL, sealed BLOB, chain BLOB NOT NULL)""",
+        "CREATE UNIQUE INDEX journal_boot ON journal (boot, n)",
+        "CREATE TABLE crossings (person BLOB NOT NULL, direction TEXT NOT NULL, utc TEXT NOT NULL)",
+        "CREATE INDEX crossings_person ON crossings (person, utc)",
+    ):
+        db.execute(statement)
+
+
+VERSION: Final = 1
+"""How many steps there are: SQLite's `user_version`."""
+
+
+class LaneDb:
+    """The writer's connection. `path.parent` must exist. Raises `StoreError`; `StoreCorrupt` for a damaged file.
+
+    One thread at a time. `mode`: 0o600, or 0o640 where the uplink is another user of the lane's group.
+    `generation`: makes the name of a new generation; random unless a simulation wants the same one again."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: int = 0o600,
+        generation: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self.path = path
+        self.set_aside: Path | None = None
+        """Where `opened` put a damaged predecessor."""
+        self.new = False
+        """This generation begins with this connection."""
+        self._committed: list[Callable[[], None]] = []
+        self._lock = WriterLock(path, mode)
+        try:
+            with in_words(path):
+                self.sql = _connect(path, mode)
+                try:
+                    self._prepare(generation)
+                except BaseException:
+                    self.sql.close()
+                    raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @classmethod
+    def opened(cls, path: Path, utc: datetime, **how: Any) -> "LaneDb":
+        """As `LaneDb(path)`, but a damaged file is put aside as `<path>.corrupt-<utc>` and a new generation begun.
+
+        Ticket numbers go on from the old file's where that can still be read. Raises `StoreError`."""
+        try:
+            return cls(path, **how)
+        except StoreCorrupt:
+            lock = WriterLock(path, 0o600)
+            try:
+                mark = _salvaged_mark(path)
+                aside = _put_aside(path, utc)
+            finally:
+                lock.release()
+        db = cls(path, **how)
+        db.set_aside = aside
+        if mark > db.next_ticket:
+            db.next_ticket = mark
+            with db.transaction():
+                db._reserve(mark)
+        return db
+
+    def _prepare(self, generation: Callable[[], str]) -> None:
+        found = self._pragma("application_id"), self._pragma("user_version")
+        blank = found == (0, 0) and not self.sql.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        if not blank and found[0] != APPLICATION_ID:
+            raise StoreError(
+                "not_ours", self.path, "this is a database of another program: set [store] dir to another folder"
+            )
+        if found[1] > VERSION:
+            raise StoreError(
+                "too_new", self.path, f"edition {found[1]}, this program knows {VERSION}: install the newer one"
+            )
+        self._pragma("journal_mode=WAL")
+        for setting in (
+            "synchronous=FULL",
+            "foreign_keys=1",
+            "trusted_schema=0",
+            "cell_size_check=1",
+            f"busy_timeout={int(BUSY_S * 1000)}",
+            f"journal_size_limit={64 << 20}",
+        ):
+            self._pragma(setting)
+        if not blank:
+            self._pragma_check()
+        if found[1] < VERSION:
+            with self.sql.atomic():
+                steps.apply(self.sql)
+                self._pragma(f"application_id={APPLICATION_ID}")
+                self._pragma(f"user_version={VERSION}")
+                if blank:
+                    self._begin(generation())
+            sync_folder(self.path)
+        self.new = blank
+        self.generation = self.note("generation") or ""
+        if not self.generation:
+            raise StoreCorrupt("corrupt", self.path, "it does not name its generation")
+        self.next_ticket = int(self.note("ticket_mark") or 1)
+        """The first ticket number that was never used."""
+        with self.sql.atomic():
+            self._reserve(self.next_ticket)
+
+    def _begin(self, generation: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]{4,32}", generation):
+            raise ValueError("a generation is 4 to 32 letters and digits")
+        self.set_note("generation", generation)
+        for stream in STREAMS:
+            self.sql.execute(
+                "INSERT INTO streams VALUES (?, ?, 0, x'', 0, 0, 0)", (stream, stream_id(generation, stream))
+            )
+
+    def _pragma(self, text: str) -> Any:
+        row = self.sql.execute(f"PRAGMA {text}").fetchone()
+        return row[0] if row else None
+
+    def _pragma_check(self) -> None:
+        if self.path.stat().st_size <= CHECK_AT_OPEN_BYTES_MAX:
+            self.check(thorough=False)
+
+    def check(self, *, thorough: bool = True) -> None:
+        """Read every page. `thorough` compares indexes with tables too. Raises `StoreCorrupt`."""
+        with in_words(self.path):
+            if self._pragma("integrity_check(1)" if thorough else "quick_check(1)") != "ok":
+                raise StoreCorrupt("corrupt", self.path, "its integrity check fails")
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, and durable when the block is left. Raises `StoreError`: then nothing was kept."""
+        done = False
+        try:
+            with in_words(self.path), self.sql.atomic():
+                yield
+            done = not self.in_transaction
+        finally:
+            callbacks = self._committed
+            if not self.in_transaction:
+                self._committed = []
+        if done:
+            for callback in callbacks:
+                callback()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.sql.conn.in_transaction
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the running transaction is durable; never, if it is rolled back."""
+        assert self.in_transaction, "on_commit belongs inside a transaction"
+        self._committed.append(callback)
+
+    # -- notes and tickets ---------------------------------------------------------------------------------------
+
+    def note(self, name: str) -> str | None:
+        """A small thing to remember over restarts (`reset_needed`); None if it never was. No personal data."""
+        with in_words(self.path):
+            row = self.sql.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_note(self, name: str, value: str) -> None:
+        """Inside a transaction."""
+        assert self.in_transaction, "notes are written inside a transaction"
+        self.sql.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+
+    def unsettled(self) -> tuple[int, ...]:
+        """Tickets with a durable verdict and no durable end, in order."""
+        with in_words(self.path):
+            return tuple(row[0] for row in self.sql.execute("SELECT ticket FROM tickets ORDER BY ticket"))
+
+    def ticket_recorded(self, ticket: int) -> None:
+        """A fact of this ticket is being written: it is open from now on, and no later start uses its number again."""
+        self.sql.execute("INSERT OR IGNORE INTO tickets VALUES (?)", (ticket,))
+        self._pass_mark(ticket)
+
+    def ticket_settled(self, ticket: int) -> None:
+        """The last fact of this ticket is being written."""
+        self.sql.execute("DELETE FROM tickets WHERE ticket = ?", (ticket,))
+        self._pass_mark(ticket)
+
+    def _pass_mark(self, ticket: int) -> None:
+        # One ticket is open at a time and each is settled by a fact: half a block is ample between two facts.
+        if ticket + TICKETS_RESERVED // 2 >= int(self.note("ticket_mark") or 1):
+            self._reserve(ticket + 1)
+
+    def _reserve(self, first: int) -> None:
+        self.set_note("ticket_mark", str(first + TICKETS_RESERVED))
+
+    def close(self) -> None:
+        """Idempotent. The WAL is folded into the file; the next writer may come."""
+        if self._lock is not None:
+            try:
+                self.sql.close()
+            finally:
+                self._lock.release()
+                self._lock = None  # type: ignore[assignment]
+
+
+def _connect(path: Path, mode: int) -> Database:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        pass  # the usual case: it is opened below
+    else:
+        try:
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        for tail in ("-wal", "-shm"):  # left by a database that somebody deleted: not ours to replay
+            path.with_name(path.name + tail).unlink(missing_ok=True)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        return Database(connection, execute_plugins=False)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _put_aside(path: Path, utc: datetime) -> Path:
+    """Renames the file with its WAL. Raises `StoreError` where too many lie there already."""
+    if len(list(path.parent.glob(f"{path.name}.corrupt-*Z"))) >= SET_ASIDE_MAX:
+        raise StoreError(
+            "set_aside_full",
+            path,
+            f"{SET_ASIDE_MAX} damaged databases lie beside it: look at the disk, then move them away",
+        )
+    aside = path.with_name(f"{path.name}.corrupt-{utc:%Y%m%dT%H%M%S}Z")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.corrupt-{utc:%Y%m%dT%H%M%S}.{number}Z")
+    with in_words(path):
+        for tail in ("-wal", "-shm", ""):
+            source = path.with_name(path.name + tail)
+            if source.exists():
+                source.rename(aside.with_name(aside.name + tail))
+        sync_folder(path)
+    return aside
+
+
+def _salvaged_mark(path: Path) -> int:
+    """The damaged file's ticket mark, as far as it can be read; else 1."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            row = connection.execute("SELECT value FROM notes WHERE name = 'ticket_mark'").fetchone()
+        finally:
+            connection.close()
+        return max(1, min(int(row[0]), 1 << 48)) if row else 1
+    except (sqlite3.Error, ValueError, TypeError):
+        return 1  # nothing to go on from: docs/records.md says how HQ tells such tickets apart
