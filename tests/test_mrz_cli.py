@@ -1,6 +1,7 @@
 """`gated mrz`: its JSON, its errors, its exit codes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,17 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
 def test_wrong_usage_ends_with_two(arguments: list[str]) -> None:
     result = CliRunner().invoke(mrz, arguments, input=TD3)
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_the_examples_of_the_documentation_are_true() -> None:
+    """Every zone in docs/documents.md is followed by what comes of it: format, code and issuer, or the error."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "documents.md").read_text()
+    examples = re.findall(r"```mrz\n(.*?)\n```\n```text\n(.*?)\n```", page, re.DOTALL)
+    assert len(examples) == page.count("```mrz") >= 10
+    for zone, outcome in examples:
+        result = CliRunner().invoke(mrz, ["-"], input=zone)
+        if result.exit_code == 0:
+            shown = json.loads(result.stdout)
+            assert f"{shown['format']} {shown['code']} {shown['issuer']}" == outcome
+        else:
+            assert result.stderr == f"gated mrz: {outcome}\n"

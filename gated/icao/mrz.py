@@ -180,7 +180,8 @@ def _document_code(layout: Layout, lines: tuple[str, ...]) -> str:
 
     Doc 9303 wants A, C or I of cards and P of passports; permits with other letters are in use, no check digit
     depends on them, and whether a lane takes such a document is its policy's question."""
-    first, second = code = layout.code.of(lines)
+    code = layout.code.of(lines)
+    first, second = code[0], code[1]
     if not first.isalpha():
         raise MrzError("document code", (1, 1), "a letter", first)
     if layout is TD3 and second.isdigit():
