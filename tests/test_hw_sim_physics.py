@@ -2,47 +2,33 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from tests.hw_sim import virtual
 from tests.hw_sim.happenings import LANE_M, Body, Happening, Kind, Topology, What
 from tests.hw_sim.physics import Gate
+from tests.hw_sim.pins import PinBoard
 
 
-@dataclass
-class Wires:
-    """The smallest board: levels, and what was driven when."""
+class Wires(PinBoard):
+    """A board that remembers what was driven when, with the least of a lane at its other side."""
 
-    levels: dict[str, bool] = field(default_factory=dict)
-    driven: list[tuple[float, str, bool]] = field(default_factory=list)
-    callbacks: list[Callable[[str, bool], None]] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.driven: list[tuple[float, str, bool]] = []
+        self.listen(self._note)
 
-    def set(self, name: str, active: bool) -> None:
-        if self.levels.get(name) != active:
-            self.levels[name] = active
-            self.driven.append((asyncio.get_running_loop().time(), name, active))
-
-    def get(self, name: str) -> bool:
-        return self.levels.get(name, False)
-
-    def on_output(self, callback: Callable[[str, bool], None]) -> None:
-        self.callbacks.append(callback)
-
-    def output(self, name: str, active: bool) -> None:
-        self.levels[name] = active
-        for callback in self.callbacks:
-            callback(name, active)
+    def _note(self, name: str, active: bool) -> None:
+        self.driven.append((asyncio.get_running_loop().time(), name, active))
 
     async def ask(self, door: str, seconds: float) -> None:
         """A living lane requests one leaf for a while."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        self.output(f"{door}_request", True)
+        self.drive(f"{door}_request", True)
         while loop.time() < end - 1e-6:
-            self.output("alive", not self.get("alive"))
+            self.drive("alive", not self.output("alive"))
             await asyncio.sleep(0.1)
-        self.output(f"{door}_request", False)
+        self.drive(f"{door}_request", False)
 
     def times(self, name: str, active: bool) -> list[float]:
         return [at for at, wire, level in self.driven if wire == name and level == active]
@@ -58,7 +44,7 @@ def gate(topology: Topology = Topology.MANTRAP, bounce_s: float = 0.0) -> tuple[
 def test_a_request_without_a_living_lane_opens_nothing() -> None:
     async def main() -> None:
         wires, made, _ = gate()
-        wires.output("a_request", True)
+        wires.drive("a_request", True)
         await asyncio.sleep(5)
         assert made.leaves["a"].position == 0.0
 
@@ -76,8 +62,8 @@ def test_a_dead_lane_loses_its_request_within_half_a_second_and_the_leaf_shuts()
         await asyncio.sleep(5.0)
         (off,) = [h.at for h in seen if h.what is What.REQUEST_OFF]
         assert off - died <= 0.5
-        assert wires.get("a_request"), "the output itself stays up: the gate's monoflop let go, not the lane"
-        assert made.leaves["a"].closed and wires.get("a_closed")
+        assert wires.output("a_request"), "the output itself stays up: the gate's monoflop let go, not the lane"
+        assert made.leaves["a"].closed and wires.input("a_closed")
 
     virtual.run(main())
 
@@ -89,7 +75,7 @@ def test_the_leaf_takes_its_time_and_its_contacts_bounce_but_settle() -> None:
         await asyncio.sleep(2.0)
         assert wires.times("b_open", True)[0] > 0.5, "a leaf needs more than half a second to open"
         assert len(wires.driven) > 8, "contacts bounce"
-        assert wires.get("b_closed") and not wires.get("b_open") and made.leaves["b"].cause is None
+        assert wires.input("b_closed") and not wires.input("b_open") and made.leaves["b"].cause is None
 
     virtual.run(main())
 
@@ -122,7 +108,7 @@ def test_a_closing_leaf_gives_way_to_a_latecomer_and_the_gate_reports_it() -> No
         await made.walk(body, 1.3, speed=1.2)
         assert wires.times("a_obstacle", True)
         await asyncio.sleep(3)
-        assert not wires.get("a_obstacle") and made.leaves["a"].closed
+        assert not wires.input("a_obstacle") and made.leaves["a"].closed
 
     virtual.run(main())
 
@@ -139,9 +125,9 @@ def test_a_walk_breaks_the_beams_in_order_and_a_shut_leaf_stops_it() -> None:
         assert order == ["a_outer", "a_inner", "presence_one"]
         (crossed,) = [h for h in seen if h.what is What.CROSSED]
         assert crossed.door == "a" and crossed.inward and crossed.body is body
-        assert not wires.get("a_outer") and not wires.get("a_inner") and wires.get("presence_one")
+        assert not wires.input("a_outer") and not wires.input("a_inner") and wires.input("presence_one")
         made.add(Body("bag", Kind.THING, x=1.0))
-        assert wires.get("thing") and not wires.get("presence_many")
+        assert wires.input("thing") and not wires.input("presence_many")
         await asker
 
     virtual.run(main())
@@ -152,10 +138,10 @@ def test_fire_opens_every_leaf_whatever_the_lane_says() -> None:
         wires, made, _ = gate()
         made.fire(True)
         await asyncio.sleep(2)
-        assert made.leaves["a"].open and made.leaves["b"].open and wires.get("fire")
+        assert made.leaves["a"].open and made.leaves["b"].open and wires.input("fire")
         made.fire(False)
         await asyncio.sleep(3)
-        assert made.leaves["a"].closed and made.leaves["b"].closed and not wires.get("fire")
+        assert made.leaves["a"].closed and made.leaves["b"].closed and not wires.input("fire")
 
     virtual.run(main())
 
@@ -165,7 +151,7 @@ def test_faults_lie_to_the_lane_and_not_to_the_world() -> None:
         wires, made, _ = gate()
         made.stick("a_closed", True)
         await wires.ask("a", 1.0)
-        assert made.leaves["a"].open and wires.get("a_closed") and made.lies("a_closed")
+        assert made.leaves["a"].open and wires.input("a_closed") and made.lies("a_closed")
         await asyncio.sleep(3)
         made.unstick("a_closed")
         made.stick_leaf("b", True)
@@ -174,7 +160,7 @@ def test_faults_lie_to_the_lane_and_not_to_the_world() -> None:
         made.stick_leaf("b", False)
         made.set_blind(True)
         made.add(Body("p", x=1.0))
-        assert not wires.get("presence_one")
+        assert not wires.input("presence_one")
         made.force("b", True)
         await asyncio.sleep(2)
         assert made.leaves["b"].open and not made.leaves["b"].asked
@@ -187,7 +173,7 @@ def test_a_single_lane_has_one_leaf_and_the_zone_before_it() -> None:
         wires, made, seen = gate(Topology.SINGLE)
         body = made.add(Body("p", x=-2.0))
         assert await made.walk(body, 1.0), "nothing stands before the zone"
-        assert wires.get("presence_one") and "a_closed" not in wires.levels
+        assert wires.input("presence_one") and not wires.times("a_closed", True)
         asker = asyncio.create_task(wires.ask("b", 3.0))
         assert await made.walk(body, LANE_M + 1.5)
         assert [h.door for h in seen if h.what is What.CROSSED] == ["b"]

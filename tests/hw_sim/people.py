@@ -6,9 +6,9 @@ A person perceives what a person can: whether a leaf stands open, whether there 
 import asyncio
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.hw_sim.cast import Manner, Passenger
 from tests.hw_sim.happenings import LANE_M, Body, Kind, Topology
@@ -281,7 +281,7 @@ class Script:
 
     # -- company and strangers ------------------------------------------------------------------------------------
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
     def _follow(self) -> None:

@@ -2,8 +2,8 @@
 
 The lane stretches along one axis, metres: leaf A at 0, leaf B at `LANE_M`, side A below 0, side B beyond. A body
 moves in straight pieces and wakes the loop only where it breaks or frees a beam, so a whole passage costs some
-thirty timers and no tick. A leaf is requested effectively only while its request output is active *and* the `alive`
-output was toggled within `MONOFLOP_S`: that is the gate's own monoflop, not the lane's kindness.
+thirty timers and no tick. A leaf opens for the lane only while its request counts at the board, whose monoflop lets
+go when `alive` stands still: the gate's doing, not the lane's kindness.
 
 Simple interface: `Gate(board, topology, rng)`; `gate.add(body)`, `await gate.walk(body, to_m, speed)`,
 `await gate.until(predicate, timeout_s)`; faults by `stick`, `stick_leaf`, `force`, `key`, `fire`, `mains`, `blind`.
@@ -20,6 +20,7 @@ from typing import Protocol
 
 from tests.hw_sim.happenings import LANE_M, LINES, Body, Happening, Kind, Topology, What
 from tests.hw_sim.leaf import Cause, Leaf
+from tests.hw_sim.pins import Watcher
 
 BEAM_M = 0.18
 """Distance of either beam from its leaf."""
@@ -27,23 +28,22 @@ HALF_BODY_M = 0.20
 """A body breaks both beams of a doorway at once in the middle, and each alone at either end."""
 SWING_M = 0.25
 """Nearer to the leaf's line than this, a body is in its way."""
-MONOFLOP_S = 0.4
 OBSTACLE_S = 0.3
 EARLY_S = 1e-6
 """A loop may fire a timer this much before its time."""
 
 
 class Board(Protocol):
-    """The wires to the lane as the world sees them: it drives the lane's inputs and watches its outputs."""
+    """The wires to the lane as the world sees them: a `tests.hw_sim.pins.PinBoard`."""
 
-    def set(self, name: str, active: bool) -> None:
+    def set_input(self, name: str, active: bool) -> None:
         """Drive an input of the lane."""
 
-    def get(self, name: str) -> bool:
-        """The level of a wire; an output that the lane never set is inactive."""
+    def effective(self, name: str) -> bool:
+        """An output as the gate sees it: a request counts while `alive` holds the monoflop."""
 
-    def on_output(self, callback: Callable[[str, bool], None]) -> None:
-        """Call `callback(name, active)` in the loop whenever the lane writes an output."""
+    def watch(self, watcher: Watcher) -> None:
+        """Tell every change of an output as the gate sees it, also when the monoflop falls."""
 
 
 @dataclass
@@ -55,8 +55,6 @@ class _Wire:
 
 @dataclass
 class _Wishes:
-    requested: bool = False
-    effective: bool = False
     forced: bool = False
     key: bool = False
 
@@ -92,11 +90,7 @@ class Gate:
         self._wishes = {door: _Wishes() for door in self.leaves}
         self._wires: dict[str, _Wire] = {}
         self._waiters: set[asyncio.Future[None]] = set()
-        self._alive_at = -math.inf
-        self._monoflop: asyncio.TimerHandle | None = None
-        self.board.on_output(self._output)
-        for door in self.leaves:
-            self._wishes[door].requested = self.board.get(f"{door}_request")
+        self.board.watch(self._output)
         self._wire("mains", True)
         for name in ("fire", "helper"):
             self._wire(name, False)
@@ -104,37 +98,17 @@ class Gate:
             self._contacts(leaf)
         self._sense()
 
-    # -- the lane's side: requests through the monoflop ---------------------------------------------------------
+    # -- the lane's side: requests that the board's monoflop lets count --------------------------------------------
 
-    def _output(self, name: str, active: bool) -> None:
-        if name == "alive":
-            self._alive_at = asyncio.get_running_loop().time()
-        elif name.endswith("_request") and name[0] in self._wishes:
-            self._wishes[name[0]].requested = active
-        self._judge()
-
-    def _judge(self) -> None:
-        """Which requests are effective now; arms the monoflop only while it matters."""
-        loop = asyncio.get_running_loop()
-        alive = loop.time() - self._alive_at < MONOFLOP_S - EARLY_S
-        wanted = False
-        for door, wishes in self._wishes.items():
-            effective = wishes.requested and alive
-            wanted = wanted or effective
-            if effective != wishes.effective:
-                wishes.effective = effective
-                self._tell(What.REQUEST_ON if effective else What.REQUEST_OFF, door)
-                self._want(door)
-        if wanted and self._monoflop is None:
-            self._monoflop = loop.call_at(self._alive_at + MONOFLOP_S, self._expire)
-
-    def _expire(self) -> None:
-        self._monoflop = None
-        self._judge()
+    def _output(self, name: str, active: bool, _mono: float) -> None:
+        door = name[0]
+        if name.endswith("_request") and door in self.leaves:
+            self._tell(What.REQUEST_ON if active else What.REQUEST_OFF, door)
+            self._want(door)
 
     def effective(self, door: str) -> bool:
         """Whether the lane asks for this leaf and is alive."""
-        return self._wishes[door].effective
+        return self.board.effective(f"{door}_request")
 
     def _want(self, door: str) -> None:
         wishes, cause = self._wishes[door], None
@@ -142,11 +116,11 @@ class Gate:
             cause = Cause.FIRE
         elif wishes.forced:
             cause = Cause.FORCE
-        elif wishes.effective:
+        elif self.effective(door):
             cause = Cause.REQUEST
         elif wishes.key:
             cause = Cause.KEY
-        self.leaves[door].want(cause, asked=wishes.effective)
+        self.leaves[door].want(cause, asked=self.effective(door))
 
     # -- sensors -----------------------------------------------------------------------------------------------
 
@@ -156,7 +130,7 @@ class Gate:
         wire.serial += changed
         if wire.stuck is not None:
             return
-        self.board.set(name, level)
+        self.board.set_input(name, level)
         if changed and bounces and self.bounce_s:
             loop, serial = asyncio.get_running_loop(), wire.serial
             for k in range(self.rng.randrange(3)):
@@ -166,7 +140,7 @@ class Gate:
     def _bounce(self, name: str, serial: int, level: bool) -> None:
         wire = self._wires[name]
         if wire.serial == serial and wire.stuck is None:
-            self.board.set(name, level)
+            self.board.set_input(name, level)
 
     def _contacts(self, leaf: Leaf) -> None:
         self._wire(f"{leaf.door}_closed", leaf.closed, bounces=True)
@@ -313,12 +287,12 @@ class Gate:
     def stick(self, name: str, level: bool) -> None:
         """A wire to the lane tells `level` whatever is true (a stuck contact or beam, a cut cable)."""
         self._wires.setdefault(name, _Wire()).stuck = level
-        self.board.set(name, level)
+        self.board.set_input(name, level)
 
     def unstick(self, name: str) -> None:
         wire = self._wires[name]
         wire.stuck = None
-        self.board.set(name, wire.level)
+        self.board.set_input(name, wire.level)
 
     def lies(self, name: str) -> bool:
         """Whether a wire tells something else than what is true."""

@@ -13,9 +13,9 @@ moment as a `Seen` token.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import date
-from typing import Protocol
+from typing import Any, Protocol
 
 from drivers.links import LinkLost
 from tests.hw_sim.cast import Cast, Manner, Truth, cast
@@ -52,12 +52,12 @@ class Slot:
     def remove(self) -> None:
         self._do(self._reader.remove())
 
-    def _do(self, hand: "asyncio._CoroutineLike[None]") -> None:
+    def _do(self, hand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(self._patiently(hand))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _patiently(self, hand: "asyncio._CoroutineLike[None]") -> None:
+    async def _patiently(self, hand: Coroutine[Any, Any, None]) -> None:
         try:
             await hand
         except LinkLost:
