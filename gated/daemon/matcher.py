@@ -1,0 +1,179 @@
+"""The matcher: pulls frames while a passenger walks up, keeps the best, and answers `CompareFace`.
+
+Frames never become events and are wiped at `Forget`; only conclusions enter the queue."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from drivers.base import Camera, DeviceFault, Emit
+from gated.biometrics.capture import Best, Candidate
+from gated.daemon.workers import Workers
+from gated.icao.check import Check
+from gated.lane.commands import CompareFace
+from gated.lane.events import Advice, Device, DeviceLost, DeviceReady, FaceAdvice, FaceCompared
+
+log = structlog.get_logger()
+
+SETTLE_S = 0.25
+"""After the first usable frame the matcher looks on for so long: a better one usually follows at once."""
+ADVISE_EVERY_S = 1.5
+PULL_S_MAX = 0.5
+BREATH_S = 0.2
+"""How long to wait before pulling again after the camera failed: its supervisor is at work."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A comparison under way."""
+
+    command: CompareFace
+    template: bytes = field(repr=False)
+    until: float = 0.0
+    usable_since: float | None = None
+    compared_mono: float = -1.0
+    advised: float = 0.0
+    best: FaceCompared | None = None
+
+
+class Matcher:
+    """One passenger at a time. `template_of`: the face template behind a `subject`; raises `KeyError`."""
+
+    def __init__(self, camera: Camera, workers: Workers, emit: Emit, template_of: Callable[[int], bytes]) -> None:
+        self._camera, self._workers, self._emit, self._template_of = camera, workers, emit, template_of
+        self._best = Best()
+        self._ticket: int | None = None
+        self._asked: _Asked | None = None
+        self._wake = asyncio.Event()
+        self._lost = False
+        self.look_ms: list[float] = []
+
+    def watch(self, ticket: int) -> None:
+        """Start collecting frames for this ticket."""
+        self._best.clear()
+        self._ticket, self._asked = ticket, None
+        self._wake.set()
+
+    def compare(self, command: CompareFace) -> None:
+        """Answer with one `FaceCompared` within the command's time."""
+        now = asyncio.get_running_loop().time()
+        try:
+            template = self._template_of(command.subject)
+        except KeyError:
+            self._emit(FaceCompared(command.ticket, command.ask, Check.UNDETERMINED))
+            return
+        self._ticket = command.ticket
+        self._asked = _Asked(command, template, now + command.within_s, advised=now)
+        self._wake.set()
+
+    def forget(self, ticket: int) -> None:
+        """Wipe every frame and the template."""
+        if self._ticket == ticket:
+            self._ticket, self._asked = None, None
+            self._best.clear()
+
+    async def run(self) -> None:
+        """Pull, look, compare, for ever."""
+        after = 0.0
+        self._emit(DeviceReady(Device.MATCHER))
+        while True:
+            if self._ticket is None:
+                self._wake.clear()
+                await self._wake.wait()
+                after = asyncio.get_running_loop().time()
+            after = await self._pull(after)
+            self._overdue()
+
+    async def _pull(self, after: float) -> float:
+        """One frame; returns when it was taken."""
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(
+                min(now + PULL_S_MAX, self._asked.until if self._asked else now + PULL_S_MAX)
+            ):
+                frame = await self._camera.next(after)
+        except DeviceFault:
+            await asyncio.sleep(BREATH_S)
+            return after
+        except TimeoutError:
+            return after
+        ticket = self._ticket
+        try:
+            look = await self._workers.run("face", self._workers.faces.look, frame.image)
+            if ticket == self._ticket and ticket is not None:
+                self._best.offer(frame.mono, frame.image, look)
+                await self._compare_best()
+        except Exception:
+            log.exception("matcher failed")
+            self._lost = True
+            self._emit(DeviceLost(Device.MATCHER, "failed"))
+        else:
+            if self._lost:
+                self._lost = False
+                self._emit(DeviceReady(Device.MATCHER))
+        return frame.mono
+
+    async def _compare_best(self) -> None:
+        asked = self._asked
+        if asked is None:
+            return
+        now = asyncio.get_running_loop().time()
+        since = asked.command.since_mono
+        found = self._best.best(since)
+        if found is None:
+            self._advise(asked, now)
+            return
+        asked.usable_since = now if asked.usable_since is None else asked.usable_since
+        if now - asked.usable_since < SETTLE_S or found.mono <= asked.compared_mono:
+            return
+        asked.compared_mono = found.mono
+        score = await self._workers.run("face", self._score, found, asked.template)
+        if self._asked is not asked:
+            return
+        answer = self._answer(asked, found, score)
+        if asked.best is None or answer.score > asked.best.score:
+            asked.best = answer
+        if answer.result is Check.SUCCESSFUL:
+            self._finish(asked)
+        else:
+            asked.usable_since = None
+
+    def _score(self, found: Candidate, template: bytes) -> float:
+        faces = self._workers.faces
+        return faces.score(faces.embed(found.image, found.look), template)
+
+    def _answer(self, asked: _Asked, found: Candidate, score: float) -> FaceCompared:
+        threshold = self._workers.faces.threshold
+        persons = self._best.persons(asked.command.since_mono)
+        result = Check.SUCCESSFUL if score >= threshold.score else Check.FAILED
+        command = asked.command
+        return FaceCompared(
+            command.ticket, command.ask, result, score, threshold.score, threshold.fmr, found.mono, persons
+        )
+
+    def _advise(self, asked: _Asked, now: float) -> None:
+        advice = self._best.advice(asked.command.since_mono)
+        if advice is not None and now - asked.advised >= ADVISE_EVERY_S:
+            asked.advised = now
+            self._emit(FaceAdvice(asked.command.ticket, asked.command.ask, Advice(advice)))
+
+    def _overdue(self) -> None:
+        asked = self._asked
+        if asked is not None and asyncio.get_running_loop().time() >= asked.until:
+            self._finish(asked)
+
+    def _finish(self, asked: _Asked) -> None:
+        self._asked = None
+        command = asked.command
+        if asked.best is not None:
+            self._emit(asked.best)
+            return
+        threshold = self._workers.faces.threshold
+        persons = self._best.persons(command.since_mono)
+        self._emit(
+            FaceCompared(
+                command.ticket, command.ask, Check.UNDETERMINED, 0.0, threshold.score, threshold.fmr, 0.0, persons
+            )
+        )

@@ -1,0 +1,102 @@
+"""What the lane's commands say to HQ: commands -> facts of `gated.wire.facts`. No I/O."""
+
+from gated.icao.mrz import Document
+from gated.lane import commands as cmd
+from gated.lane.commands import Command
+from gated.lane.events import Door, Traveller
+from gated.lane.policy import Decision, Evidence
+from gated.wire import facts
+from gated.wire.facts import Fact
+
+
+class Facts:
+    """Knows which way across the border a leaf leads. `direction`: entry, exit or both (then A -> B is entry)."""
+
+    def __init__(self, direction: str) -> None:
+        self._direction = direction
+
+    def way(self, came_from: Door) -> str:
+        """entry or exit."""
+        if self._direction != "both":
+            return self._direction
+        return "entry" if came_from is Door.A else "exit"
+
+    def of(self, command: Command, ticket: int | None) -> Fact | None:
+        """The fact that HQ must be told about this command, or None. `ticket`: the present one."""
+        match command:
+            case cmd.Record():
+                return self._verdict(command)
+            case cmd.Settle(number, outcome, verdict, persons, came_from):
+                # Why somebody was referred is for HQ's own key (L8): the clear half of a settlement does not say it.
+                granted = verdict is not None and verdict.decision is not Decision.REFER
+                return facts.TicketSettled(
+                    number,
+                    outcome.value,
+                    persons,
+                    verdict.decision.value if verdict else None,
+                    verdict.reason if verdict and granted else None,
+                    self.way(came_from),
+                    came_from.value,
+                )
+            case cmd.Alarm(code, detail):
+                return facts.AlarmRaised(code.value, detail, ticket)
+            case cmd.CallOfficer(number, reason):
+                return facts.OfficerCalled(number, reason)
+            case cmd.Answer(order, accepted, why):
+                return facts.OrderAnswered(order, accepted, why)
+            case _:
+                return None
+
+    def _verdict(self, command: cmd.Record) -> facts.VerdictReached:
+        evidence, verdict = command.evidence, command.verdict
+        chip, face, finger = evidence.chip, evidence.face, evidence.finger
+        return facts.VerdictReached(
+            command.ticket,
+            verdict.decision.value,
+            verdict.reason,
+            verdict.rules,
+            self.way(command.came_from),
+            command.came_from.value,
+            opened=evidence.opened,
+            clock_trusted=evidence.clock_trusted,
+            by=command.by,
+            category=evidence.traveller.category if evidence.traveller else None,
+            enrolled=evidence.traveller is not None if evidence.document else None,
+            chip_access=chip.access.value if chip else None,
+            chip_authentic=chip.authentic.value if chip else None,
+            chip_not_cloned=chip.not_cloned.value if chip else None,
+            face=face.result.value if face else None,
+            face_score=face.score if face else None,
+            face_threshold=face.threshold if face else None,
+            face_fmr=face.fmr if face else None,
+            face_persons=face.persons if face else None,
+            face_pad=face.pad.value if face else None,
+            finger=finger.result.value if finger else None,
+            finger_score=finger.score if finger else None,
+            finger_threshold=finger.threshold if finger else None,
+            finger_fmr=finger.fmr if finger else None,
+            holder=_holder(evidence.document, evidence.traveller, evidence),
+        )
+
+
+def _holder(document: Document | None, traveller: Traveller | None, evidence: Evidence) -> facts.Holder | None:
+    if document is None:
+        return None
+    return facts.Holder(
+        document_type=document.format,
+        document_code=document.code,
+        issuer=document.issuer,
+        number=document.number,
+        nationality=document.nationality,
+        birth=document.birth,
+        birth_on=traveller.birth if traveller else None,
+        sex=document.sex,
+        expiry=document.expiry,
+        surname=document.surname,
+        given_names=document.given_names,
+        personal_number=document.personal_number,
+        subject=traveller.subject if traveller else None,
+        flags=(traveller.flags if traveller else frozenset()) | evidence.flags,
+        document_flags=evidence.document_flags,
+        permits=tuple(permit.kind for permit in traveller.permits) if traveller else (),
+    )

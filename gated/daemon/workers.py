@@ -1,0 +1,39 @@
+"""Where slow work is done: one thread a kind of work, so that each kind keeps its order and none delays another."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from gated.biometrics.face import FaceEngine
+
+T = TypeVar("T")
+
+KINDS = ("store", "cache", "face")
+
+
+class Workers(Protocol):
+    """Does slow work away from the loop. `faces` belongs to the worker "face" and is used nowhere else."""
+
+    faces: FaceEngine
+
+    async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
+        """`work(*args)` on the worker of this kind (see `KINDS`), after whatever it was given before."""
+
+    def close(self) -> None:
+        """Wait for what is under way. Idempotent."""
+
+
+class Threads:
+    """Workers of a real lane."""
+
+    def __init__(self, faces: FaceEngine) -> None:
+        self.faces = faces
+        self._pools = {kind: ThreadPoolExecutor(1, thread_name_prefix=f"gated-{kind}") for kind in KINDS}
+
+    async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pools[kind], work, *args)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
