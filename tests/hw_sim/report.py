@@ -17,8 +17,9 @@ SETTLE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One ticket's records in the monitor's clock. `recorded`: when its verdict was durable; None: there was none.
+    """One ticket's records in the monitor's clock. `recorded`: when its last verdict was durable; None: there was none.
 
+    `decision` is the last one, `reason` the policy's, which may have referred before an officer granted.
     `decision` grant, refer or release; `outcome` crossed, not_crossed or unresolved; `by`: an officer."""
 
     ticket: int
@@ -32,6 +33,7 @@ class Settled:
     number: str | None = None
     by: str | None = None
     score: float | None = None
+    generation: str = ""
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Report:
     impostors: int = 0
     """Everybody whose attempt must not be granted: another's document, unknown, banned, expired, under age."""
     granted: int = 0
+    """By the lane alone; what an officer opened is `by_officer`, and was referred before."""
     referred: int = 0
     wrong_grants: int = 0
     wrong_referrals: int = 0
@@ -142,7 +145,7 @@ class _Comparison:
 
     def judge_records(self) -> None:
         report = self.report
-        for ticket, times in Counter(record.ticket for record in self.records).items():
+        for (_, ticket), times in Counter((record.generation, record.ticket) for record in self.records).items():
             if times > 1:
                 report.records_twice += times - 1
                 self.say(f"twice: ticket {ticket} was settled {times} times")
@@ -176,7 +179,7 @@ class _Comparison:
         granted = {
             self.attempts[i].name
             for i, record in enumerate(self.records)
-            if record.decision == "grant" and i in self.attempts
+            if record.decision == "grant" and record.by is None and i in self.attempts
         }
         report.passengers = len(last)
         report.granted = len(granted)
