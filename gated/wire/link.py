@@ -91,7 +91,7 @@ class Telemetry:
     oldest_s: float
     """Age of the oldest of them; 0 where there is none."""
     refused: int
-    """Records that HQ has refused for good since the uplink's database began."""
+    """Records that HQ has refused for good since this uplink started."""
     resent: int
     """Records sent more than once since this uplink started."""
 
@@ -110,19 +110,23 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """HQ will not take these bytes as this record. `final`: it was set aside, and the stream goes on
-    without it."""
+    """HQ will not take the bytes with the hash `chain` as this record. `final`: it has set exactly those bytes aside,
+    durably, and the stream goes on without them."""
 
     stream_id: str
     seq: int
+    chain: bytes
     why: str
     final: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """HQ -> lane, after HQ's commit: the only thing that lets a record leave the lane."""
+    """HQ -> lane, after HQ's commit: the only thing that lets a record leave the lane.
 
+    `hq` names the connection of HQ's that says so: a new name means that what was under way may never have come."""
+
+    hq: str = ""
     heads: tuple[Head, ...] = limited(STREAMS_MAX, ())
     refusals: tuple[Refusal, ...] = ()
     pong: str = ""

@@ -1,0 +1,81 @@
+"""HQ's keys as files: made once, never overwritten, secret ones readable by their owner alone."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gated.wire.seal import KEY_BYTES, public_of
+
+
+class KeyFault(Exception):
+    """A key file cannot be made or used. The text names the file and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """One file that `make` writes: raw bytes, 32 of them."""
+
+    name: str
+    about: str
+    secret: bool
+
+
+FILES = (
+    KeyFile("hq.key", "opens what lanes seal to HQ: for ingest and for whoever may read records", True),
+    KeyFile("hq.pub", "goes to every lane: [keys] hq_public", False),
+    KeyFile("orders.key", "signs officers' orders: for the order desk alone", True),
+    KeyFile("orders.pub", "goes to every lane: [keys] orders_public", False),
+    KeyFile("data.key", "seals the personal data in HQ's own registers", True),
+    KeyFile("cache.key", "seals the caches that HQ publishes; goes to their lanes as a credential: [keys] cache", True),
+)
+
+
+def make(folder: Path) -> tuple[KeyFile, ...]:
+    """Make every key in `folder` (made with mode 0700 where it is not there). Raises `KeyFault`, changing nothing,
+    where one of the files exists."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in FILES:
+        if (folder / file.name).exists():
+            raise KeyFault(f"{folder / file.name} exists; a key is never overwritten: name another folder")
+    hq, orders = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
+    contents = {
+        "hq.key": hq,
+        "hq.pub": public_of(hq),
+        "orders.key": orders,
+        "orders.pub": Ed25519PrivateKey.from_private_bytes(orders).public_key().public_bytes_raw(),
+        "data.key": os.urandom(KEY_BYTES),
+        "cache.key": os.urandom(KEY_BYTES),
+    }
+    for file in FILES:
+        _write(folder / file.name, contents[file.name], 0o600 if file.secret else 0o644)
+    return FILES
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def secret(path: Path) -> bytes:
+    """A secret key of 32 raw bytes. Raises `KeyFault`, also where others than the owner may read the file."""
+    data = public(path)
+    mode = path.stat().st_mode & 0o077
+    if mode:
+        raise KeyFault(f"{path} may be used by others than its owner: chmod 600 {path}")
+    return data
+
+
+def public(path: Path) -> bytes:
+    """A key of 32 raw bytes. Raises `KeyFault`."""
+    try:
+        data = path.read_bytes()
+    except OSError as bad:
+        raise KeyFault(f"{path}: {(bad.strerror or 'cannot be read').lower()}") from None
+    if len(data) != KEY_BYTES:
+        raise KeyFault(f"{path} holds {len(data)} bytes; a key has {KEY_BYTES}")
+    return data
