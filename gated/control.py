@@ -48,6 +48,7 @@ class Snapshot(TypedDict):
     topology: str
     boot: str
     state: str
+    prompt: str
     since_s: float
     deadline_s: float | None
     ticket: int | None
@@ -342,7 +343,7 @@ class Unavailable(Exception):
 class Client:
     """Asks the daemon. Blocking; one connection a request, so it may be used from any thread."""
 
-    def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
+    def __init__(self, path: Path, timeout_s: float = 15.0) -> None:
         self.path, self.timeout_s = path, timeout_s
 
     def ask(self, request: Request) -> dict[str, Any]:

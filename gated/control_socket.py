@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from gated.control import REQUEST_BYTES_MAX, Answer, Code, Peer, Refused, Request, decode
+from gated.control import REQUEST_BYTES_MAX, Answer, Code, Peer, RecordDevices, Refused, Request, decode
 
 log = structlog.get_logger()
 
@@ -138,7 +138,8 @@ class _Connection:
             op = request.op
             if request.needs not in self.peer.rights(technician_group, uplink_user):
                 raise Refused(Code.DENIED, f"{op} is not for user {self.peer.name} (needs {request.needs.value})")
-            async with asyncio.timeout(answer_s_max):
+            lasts_s = request.seconds if isinstance(request, RecordDevices) else 0.0
+            async with asyncio.timeout(answer_s_max + lasts_s):
                 answer = await handler(request, self.peer)
             if isinstance(answer, AsyncIterator):
                 await self._stream(answer)

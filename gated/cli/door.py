@@ -25,5 +25,5 @@ def door(here: Here, move: str, leaf: str) -> None:
     """
     from gated.control import MoveDoor
 
-    answer = here.ask(MoveDoor, door=cast(Literal["A", "B"], leaf), open=move == "open")
-    here.say(answer, f"leaf {leaf}: {'open is requested' if move == 'open' else 'the request is withdrawn'}")
+    done = f"leaf {leaf}: {'open is requested' if move == 'open' else 'the request is withdrawn'}"
+    here.order(MoveDoor, done, door=cast(Literal["A", "B"], leaf), open=move == "open")

@@ -72,6 +72,7 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
     deadline = snapshot["deadline_s"]
     limit = f", at the longest {deadline:.0f} s more" if deadline is not None else ""
     row("state", f"[bold]{escape(snapshot['state'])}[/] for {since:.0f} s{limit}")
+    row("prompt", escape(snapshot["prompt"]) or "none")
     row("ticket", "none" if snapshot["ticket"] is None else str(snapshot["ticket"]))
     if snapshot["service"]:
         row("service", f"[yellow]{escape(snapshot['service'])}[/]")

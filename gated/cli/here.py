@@ -52,6 +52,18 @@ class Here:
             raise click.UsageError(str(wrong).replace("by must", "NAME must")) from None
         return self.client.ask(request)
 
+    def order(self, kind: "type[Request]", done: str, **values: Any) -> None:
+        """Send an order of somebody at the lane and say what became of it. Raises `Refused` where the lane says no."""
+        from gated.control import Code, Refused
+
+        answer = self.ask(kind, **values)
+        if self.as_json:
+            self.say(answer, "")
+        if not answer["accepted"]:
+            raise Refused(Code.REFUSED, f"the lane refuses: {answer['why'].replace('_', ' ')}")
+        if not self.as_json:
+            click.echo(done)
+
     @functools.cached_property
     def console(self) -> "Console":
         """Standard output for people: colours only on a terminal (and not with NO_COLOR)."""

@@ -26,7 +26,7 @@ def close(here: Here, by: str) -> None:
     """Finish whoever is inside, then take nobody in."""
     from gated.control import CloseLane
 
-    here.say(here.ask(CloseLane, by=by), "closing; see gated status")
+    here.order(CloseLane, "closing; see gated status", by=by)
 
 
 @lane.command("open")
@@ -36,7 +36,7 @@ def open_(here: Here, by: str) -> None:
     """Take passengers again. What HQ closed, HQ opens."""
     from gated.control import OpenLane
 
-    here.say(here.ask(OpenLane, by=by), "opening; see gated status")
+    here.order(OpenLane, "opening; see gated status", by=by)
 
 
 @lane.command("reset")
@@ -46,4 +46,4 @@ def reset(here: Here, by: str) -> None:
     """End an emergency or a stop: somebody has been at the lane and looked."""
     from gated.control import ResetLane
 
-    here.say(here.ask(ResetLane, by=by), "reset is asked for; see gated status")
+    here.order(ResetLane, "reset is asked for; see gated status", by=by)

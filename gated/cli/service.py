@@ -28,7 +28,7 @@ def on(here: Here, technician: str) -> None:
     """Take the lane into service mode."""
     from gated.control import ServiceOn
 
-    here.say(here.ask(ServiceOn, by=technician), "service mode is asked for; see gated status")
+    here.order(ServiceOn, "service mode is asked for; see gated status", by=technician)
 
 
 @service.command("off")
@@ -38,4 +38,4 @@ def off(here: Here, technician: str) -> None:
     """Give the lane back to passengers."""
     from gated.control import ServiceOff
 
-    here.say(here.ask(ServiceOff, by=technician), "the lane is given back; see gated status")
+    here.order(ServiceOff, "the lane is given back; see gated status", by=technician)
