@@ -156,7 +156,7 @@ class Monitor:
         if any(leaf.passable for leaf in leaves.values()):
             for body in list(self._kept):
                 self._freed(body)
-        else:
+        elif self.topology is not Topology.SINGLE:
             for body in self.entered:
                 self._kept.setdefault(body, self.now())
 
@@ -174,17 +174,18 @@ class Monitor:
         return by_hand and self._opened[later] - self._opened[first] < SEEN_S
 
     def _crossed(self, door: str, body: Body, inward: bool) -> None:
-        if inward and not (self.topology is Topology.SINGLE and door == "b"):
+        if inward:
             self.entered[body] = (door, self.now())
             return
-        came = "b" if inward else self.entered.get(body, ("a", 0.0))[0]
-        if not inward and came == door:
+        came, _ = self.entered.get(body, ("b" if door == "a" else "a", 0.0))
+        if came == door:
             self._freed(body)
             self.entered.pop(body, None)
             return
-        leaf = self._gate.leaves[door]
-        way = "ba" if inward or door == "a" else "ab"
-        cause = Cause.FIRE if self._gate.burning else leaf.cause or Cause.FORCE
+        # In a single lane the line of A is no leaf: whoever came in by B and goes on passed leaf B.
+        leaf = self._gate.leaves.get(door) or self._gate.leaves["b"]
+        way = "ba" if door == "a" else "ab"
+        cause = Cause.FIRE if self._gate.burning else leaf.cause or Cause.REQUEST
         if body.kind is not Kind.THING:
             self.passages.append(Passage(self.now(), body, way, cause))
             if way == "ba" and self.topology is not Topology.BIDIRECTIONAL and cause is Cause.REQUEST:

@@ -1,7 +1,7 @@
 """An officer beside the lane: comes when called, looks for themselves, gives orders, carries out what was left.
 
-Orders leave through `order(action, ticket)`: in virtual time that puts `as_event` into the lane's queue, in real time it is
-signed at HQ's desk. An officer who is `away` gives none (HQ or the officer cannot be reached).
+Orders leave through `order(action, ticket)`: in virtual time that puts `as_event` into the lane's queue, in real time
+it is signed at HQ's desk. An officer who is `away` gives none (HQ or the officer cannot be reached).
 """
 
 import asyncio
@@ -107,10 +107,11 @@ class Officer:
     async def _decide(self, ticket: int) -> None:
         """Look who stands there with which document, and say what becomes of them."""
         await self._delay()
-        inside = [script for script in self.world.scripts if script.inside]
-        if len(inside) != 1 or self.world.gate.burning:
+        gate = self.world.gate
+        if gate.burning:
             return
-        self._say(self._judge(inside[0]), ticket)
+        there = [script for script in self.world.scripts if script.body.inside]
+        self._say(self._judge(there[0]) if len(there) == 1 else Action.REFUSE, ticket)
 
     def _judge(self, script: Script) -> Action:
         alone = not any(body.inside for body in script.company)

@@ -6,7 +6,7 @@ A person perceives what a person can: whether a leaf stands open, whether there 
 import asyncio
 import math
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,7 +27,9 @@ CALL_S = 100.0
 """After so long without a way out people press help (again)."""
 HELPLESS_CALLS = 8
 SEEN_FREE_S = 300.0
-"""How long people wait for a lane that they see occupied."""
+"""How long people wait for a lane that they see occupied, or red."""
+LAMP_S = 0.7
+"""How often they look up at the lamp."""
 
 
 class Reader(Protocol):
@@ -51,6 +53,8 @@ class Stage:
     readers: Mapping[str, Reader]
     monitor: Monitor
     pace: float = 1.0
+    green: Callable[[str], bool] = lambda side: True
+    """Whether the lamp of a side is green; people wait for that before they show a document."""
 
 
 class Script:
@@ -91,6 +95,15 @@ class Script:
 
     def _passable(self, door: str) -> bool:
         return door in self.gate.leaves and self.gate.leaves[door].passable
+
+    async def _wait_for_green(self) -> None:
+        """Until the lane looks free and its lamp is green, or for as long as people put up with."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SEEN_FREE_S
+        while loop.time() < end and await self.gate.until(self._looks_free, end - loop.time()):
+            if self.stage.green(self.near):
+                return
+            await asyncio.sleep(LAMP_S)
 
     def _looks_free(self) -> bool:
         """Both leaves shut and nobody and nothing else between them, as far as one can see from the reader."""
@@ -144,7 +157,7 @@ class Script:
     async def _present(self) -> bool:
         """Show the document(s); True once the way in stands open (in a single lane: once one was read)."""
         manner, paper = self.passenger.manner, self.passenger.paper
-        await self.gate.until(self._looks_free, SEEN_FREE_S)
+        await self._wait_for_green()
         if manner is Manner.HESITATES:
             await self._pause(1.0, 4.0)
         await self._pause(0.2, 0.8)
@@ -259,7 +272,7 @@ class Script:
         if manner is Manner.WRONG_WAY and not self._tasks:
             self._spawn(self._stranger())
         self._send_company(OUT_M)
-        if not await self._walk(LANE_M + 0.8, patience_s=1.0):
+        if not await self._walk(LANE_M + 0.6, patience_s=1.0):
             return False
         self.inside = False
         await self._walk(OUT_M)
@@ -322,11 +335,13 @@ class Script:
         await self.gate.until(lambda: self.bag is None or self.bag not in self.gate.bodies, COMPANY_S)
 
     async def _stranger(self) -> None:
-        """Slips in through the far leaf while it still stands open, and out by whichever opens next."""
+        """Slips in through the far leaf behind the passenger while it still stands open, and out by whichever opens."""
         body = self.gate.add(Body(f"{self.passenger.name}-stranger", x=self._x(OUT_M)))
         self.company.append(body)
         self._called.add(body)
-        if await self._walk(SPOT_M, body=body, patience_s=0.5, speed=1.5):
+        await self._walk(LANE_M + 0.9, body=body)
+        # Two bodies cannot pass each other in a doorway.
+        if await self.gate.until(self._is_out, 20.0) and await self._walk(SPOT_M, body=body, patience_s=0.5, speed=1.8):
             await self._join(body, OUT_M)
         else:
             await self._walk(OUT_M, body=body)
@@ -342,6 +357,9 @@ class Script:
             await self._pause(1.0, 2.0)
         finally:
             self._reader.remove()
+
+    def _is_out(self) -> bool:
+        return abs(self.body.x - self._x(LANE_M)) > 0.5 and not self.body.inside
 
     async def _look_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds / self.stage.pace)

@@ -226,7 +226,7 @@ class Gate:
             door = next((d for d in self.leaves if math.isclose(mark, LINES[d] - ahead * SWING_M)), None)
             if door is not None and not await self._way(door, body, mark, ahead, patience_s):
                 return False
-            crossed = next((d for d in self.leaves if math.isclose(mark, LINES[d])), None)
+            crossed = next((d for d in LINES if math.isclose(mark, LINES[d])), None)
             body.x = mark + (ahead * 1e-6 if mark != to_m else 0.0)
             if carries is not None:
                 carries.x = body.x

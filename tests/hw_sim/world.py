@@ -7,8 +7,8 @@ In virtual time and in real time alike::
     await world.run()
     report = compare(world.monitor, settled_records)
 
-`board` is a `tests.hw_sim.physics.Board`, a reader one of `tests.hw_sim.readers`, `world.view()` the picture of this
-moment as a `Seen` token.
+`board` is a `tests.hw_sim.pins.PinBoard`, a reader one of `tests.hw_sim.readers`, `world.view()` the picture of this
+moment as a `Seen` token. `green` says whether a side's lamp is green: `lambda side: board.output(f"{side}_green")`.
 """
 
 import asyncio
@@ -84,6 +84,7 @@ class World:
         gap_s: tuple[float, float] = (1.0, 6.0),
         pace: float = 1.0,
         bounce_s: float = 0.006,
+        green: Callable[[str], bool] = lambda side: True,
     ) -> None:
         self.seed = seed
         self.topology = topology
@@ -96,7 +97,7 @@ class World:
         )
         self.monitor = Monitor(self.gate, topology, now=now, stay_s_max=stay_s_max)
         slots = {side: Slot(reader) for side, reader in readers.items()}
-        self.stage = Stage(self.gate, topology, slots, self.monitor, pace)
+        self.stage = Stage(self.gate, topology, slots, self.monitor, pace, green)
         self.faults = faults
         self.scripts: list[Script] = []
         """Who is in the world now."""
