@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from gated.toml import Place, allowed, fits, locate, shown
 
@@ -191,43 +191,26 @@ class Section:
         return self._config.error((self.name, option) if option else (self.name,), problem)
 
 
-class Config:
-    """A parsed lane.toml. The shared sections are checked at once, the others when their owner asks."""
+class TomlFile:
+    """A parsed TOML file whose values are filled into dataclasses, and whose errors name file and line."""
 
     def __init__(self, text: str, path: Path) -> None:
         self.path = path
         try:
-            tree = tomllib.loads(text)
+            self.tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as bad:
             raise _not_toml(path, bad) from None
         self._lines = locate(text)
-        for name, value in tree.items():
-            if not isinstance(value, dict):
-                raise self.error((name,), "stands outside of any section; sections look like [store]")
-        self._sections = {name: Section(self, name, value) for name, value in tree.items()}
-        self._asked: set[str] = set()
-        self.identity: Identity = self.section("lane").take(Identity)
-        self.store: Store = self.section("store").into(Store)
-        self.keys: Keys = self.section("keys").into(Keys)
-        self.uplink: Uplink = self.section("uplink").into(Uplink)
-        self.control: Control = self.section("control").into(Control)
-        self.models: Models = self.section("models").into(Models)
-        self.log: Log = self.section("log").into(Log)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._sections
-
-    def section(self, name: str) -> Section:
-        """The section of this name; where the file has none, an empty one (its owner says what lacks)."""
-        self._asked.add(name)
-        return self._sections.setdefault(name, Section(self, name, {}))
-
-    def finish(self) -> None:
-        """Call once everybody took what they need. Raises `ConfigError` for what nobody read."""
-        for name, section in self._sections.items():
-            if name not in self._asked:
-                raise self.unknown((name,), sorted(self._asked), "section")
-            section.finish()
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and parse a file. Raises `ConfigError`."""
+        try:
+            return cls(path.read_text(encoding="utf-8"), path)
+        except OSError as bad:
+            raise ConfigError(path, f"cannot be read: {bad.strerror}") from None
+        except UnicodeDecodeError as bad:
+            raise ConfigError(path, "is not UTF-8 text", path.read_bytes()[: bad.start].count(b"\n") + 1) from None
 
     # -- errors
 
@@ -238,7 +221,7 @@ class Config:
         return self._lines.get(place)
 
     def error(self, place: Place, problem: str) -> ConfigError:
-        return ConfigError(self.path, problem, self.line(place), place[0], ".".join(place[1:]))
+        return ConfigError(self.path, problem, self.line(place), ".".join(place[:1]), ".".join(place[1:]))
 
     def unknown(self, place: Place, names: list[str], noun: str = "option") -> ConfigError:
         near = difflib.get_close_matches(place[-1], names, n=1)
@@ -308,17 +291,49 @@ class Config:
         return self.error(place, f"{said} be {allowed(hint)}")
 
 
+class Config(TomlFile):
+    """A parsed lane.toml. The shared sections are checked at once, the others when their owner asks."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text, path)
+        for name, value in self.tree.items():
+            if not isinstance(value, dict):
+                raise self.error((name,), "stands outside of any section; sections look like [store]")
+        self._sections = {name: Section(self, name, value) for name, value in self.tree.items()}
+        self._asked: set[str] = set()
+        self.identity: Identity = self.section("lane").take(Identity)
+        self.store: Store = self.section("store").into(Store)
+        self.keys: Keys = self.section("keys").into(Keys)
+        self.uplink: Uplink = self.section("uplink").into(Uplink)
+        self.control: Control = self.section("control").into(Control)
+        self.models: Models = self.section("models").into(Models)
+        self.log: Log = self.section("log").into(Log)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sections
+
+    def section(self, name: str) -> Section:
+        """The section of this name; where the file has none, an empty one (its owner says what lacks)."""
+        self._asked.add(name)
+        return self._sections.setdefault(name, Section(self, name, {}))
+
+    def finish(self) -> None:
+        """Call once everybody took what they need. Raises `ConfigError` for what nobody read."""
+        for name, section in self._sections.items():
+            if name not in self._asked:
+                raise self.unknown((name,), sorted(self._asked), "section")
+            section.finish()
+
+
 def load(path: str | os.PathLike[str]) -> Config:
     """Read and check a configuration file. Raises `ConfigError`."""
-    file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as bad:
-        raise ConfigError(file, f"cannot be read: {bad.strerror}; name another with --config or GATED_CONFIG") from None
-    except UnicodeDecodeError as bad:
-        line = file.read_bytes()[: bad.start].count(b"\n") + 1
-        raise ConfigError(file, "is not UTF-8 text", line) from None
-    return Config(text, file)
+        return Config.read(Path(path))
+    except ConfigError as wrong:
+        if wrong.problem.startswith("cannot be read"):
+            hint = f"{wrong.problem}; name another with --config or GATED_CONFIG"
+            raise ConfigError(wrong.path, hint) from None
+        raise
 
 
 def _settable(cls: type[Any]) -> tuple[Field[Any], ...]:

@@ -10,7 +10,7 @@ from gated.wire.facts import Fact
 
 
 class Facts:
-    """Knows which way across the border a leaf leads. `direction`: entry, exit or both (then A -> B is entry)."""
+    """Knows which way across the border a leaf leads. `direction`: entry, exit or both (then A -> B is exit)."""
 
     def __init__(self, direction: str) -> None:
         self._direction = direction
@@ -19,7 +19,7 @@ class Facts:
         """entry or exit."""
         if self._direction != "both":
             return self._direction
-        return "entry" if came_from is Door.A else "exit"
+        return "exit" if came_from is Door.A else "entry"
 
     def of(self, command: Command, ticket: int | None) -> Fact | None:
         """The fact that HQ must be told about this command, or None. `ticket`: the present one."""

@@ -78,6 +78,8 @@ class Writer:
         self._refused: str | None = None
         self.pending: dict[str, int] = {}
         self.dropped = 0
+        self.flushed_mono = 0.0
+        """When the disk last answered, well or badly."""
 
     # -- from the loop -----------------------------------------------------------------------------------------
 
@@ -124,6 +126,8 @@ class Writer:
         except StoreError as error:
             self._not_written(jobs, error)
             return
+        finally:
+            self.flushed_mono = asyncio.get_running_loop().time()
         for job in jobs:
             if job.answer is not None and id(job) not in failed:
                 self._emit(Recorded(*job.answer))

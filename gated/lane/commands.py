@@ -125,9 +125,10 @@ class ReadFlags(Request):
 
 @dataclass(frozen=True, slots=True)
 class Watch(Command):
-    """Start collecting the best frames of whoever walks up."""
+    """A passenger begins at this side: start collecting the best frames of whoever walks up."""
 
     ticket: int
+    side: Door
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def present(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
     lane.goto(State.CHECKING, now)
     lane.ask(cmd.ReadChip, event.document)
     lane.ask(cmd.LookUp, event.document)
-    lane.say(cmd.Watch(guest.ticket))
+    lane.say(cmd.Watch(guest.ticket, guest.near))
 
 
 def unreadable(lane: Core, event: ev.DocumentUnreadable, now: Now) -> None:

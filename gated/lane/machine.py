@@ -10,6 +10,7 @@ from gated.lane import events as ev
 from gated.lane.commands import Command
 from gated.lane.core import DWELL, Core, Handler, State
 from gated.lane.events import EVENTS, Event, Now
+from gated.lane.referral import unless_stayed
 
 DEFAULT: dict[type[Event], Handler] = {
     ev.Started: moves.nothing,

@@ -1,0 +1,446 @@
+"""The wiring plan of one lane: which part is given to which. `build` is the only seam of the simulator.
+
+The lane process has no network of its own but the camera's and holds the keys to personal data; what comes in
+comes through devices and the control socket, what goes out lies sealed in lane.db until the uplink takes it."""
+
+import asyncio
+import contextlib
+import importlib
+import secrets
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from drivers.base import Camera, Driver, Emit
+from gated import __version__, control_socket, logs
+from gated.config import Config, ConfigError, Section
+from gated.daemon import links as daemon_links
+from gated.daemon.clock import Clock, SystemClock, watch_steps
+from gated.daemon.lookup import LookUp
+from gated.daemon.loop import Queue, drive
+from gated.daemon.matcher import Matcher
+from gated.daemon.outlets import Outlets
+from gated.daemon.policyfile import load_rules
+from gated.daemon.recorder import Recorder, Tap
+from gated.daemon.records import Facts
+from gated.daemon.requests import Authority, Requests
+from gated.daemon.status import Status
+from gated.daemon.supervisor import Supervised
+from gated.daemon.workers import Threads, Workers
+from gated.daemon.writer import Job, Kept, Writer
+from gated.lane import events as ev
+from gated.lane.commands import Command
+from gated.lane.core import State
+from gated.lane.events import Device, Door, Event, Now
+from gated.lane.machine import Lane
+from gated.lane.settings import Timing, Topology
+from gated.notify import notify, watchdog_s
+from gated.store.acks import AckedHeadsReader
+from gated.store.crossings import Crossings
+from gated.store.db import LaneDb
+from gated.store.journal import Journal
+from gated.store.outbox import Outbox
+from gated.store.sql import StoreError
+from gated.wire.facts import DeviceChanged, LaneBooted, LaneChanged, OrderAnswered, Part
+
+log = structlog.get_logger()
+
+KEY_BYTES = 32
+WRITER_S_MAX = 20.0
+"""A writer that has not finished a round for so long hangs: the watchdog is no longer stroked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """[lane], the part that the daemon alone needs."""
+
+    topology: Topology
+    direction: Literal["entry", "exit", "both"]
+
+    def __post_init__(self) -> None:
+        if (self.direction == "both") != (self.topology is Topology.BIDIRECTIONAL):
+            raise ValueError("direction is both for a bidirectional lane, and only for one")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """[policy]."""
+
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FaceSettings:
+    """[face]: which threshold of the models' manifest holds here, and what a usable picture is."""
+
+    threshold: str = "fmr_1e-3"
+    near_eye_px_min: float = 30.0
+    detection_width_px: int = 640
+    quality_min: float = 0.01
+
+
+@dataclass(slots=True)
+class _Devices:
+    """The drivers of one lane, and who supervises them."""
+
+    by_device: dict[Device, list[Supervised]] = field(default_factory=dict)
+    actuators: dict[Device, Any] = field(default_factory=dict)
+
+    def state(self, device: Device) -> str:
+        return "ready" if all(each.state == "ready" for each in self.by_device[device]) else "lost"
+
+
+class Build(Protocol):
+    """Opens the lane's database; the simulator's gives the same generation again."""
+
+    def __call__(self, path: Path) -> LaneDb: ...
+
+
+class App:
+    """One lane, wired and ready to `run`."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        links: daemon_links.Links,
+        workers: Workers,
+        *,
+        boot: str,
+        open_db: Build,
+        serve_control: bool = True,
+    ) -> None:
+        shape = config.section("lane").take(Shape)
+        config.section("lane").finish()
+        timing = config.section("timing").into(Timing)
+        rules = load_rules(config.section("policy").into(PolicyFile).file)
+        config.section("face").into(FaceSettings)  # used by whoever made `workers`
+        self.config, self.clock, self.workers, self.boot = config, clock, workers, boot
+        self.queue = Queue()
+        self._devices = _Devices()
+        self._readings: dict[str, str] = {}
+        keys = config.keys
+        hq_public = read_key(keys.hq_public, "[keys] hq_public")
+        self.recorder = Recorder(config.store.dir, hq_public, config.identity.id)
+        self._add_drivers(config, links)
+        config.finish()
+        shell = {Device.MATCHER, Device.CACHE, Device.STORE}
+        self.lane = Lane(shape.topology, timing, rules, frozenset({*self._devices.by_device, *shell}))
+        self._open_store(config, keys.journal, hq_public, open_db)
+        self.look_up = LookUp(
+            config.store.dir, read_key(keys.cache, "[keys] cache"), workers.faces.model, workers, self.emit
+        )
+        camera: Camera = self._devices.actuators[Device.CAMERA]
+        self.matcher = Matcher(camera, workers, self.emit, self.look_up.template_of)
+        self.status = Status(
+            self.lane, config.identity.id, config.identity.site, boot, self.device_states, lambda: self.writer.pending
+        )
+        self.requests = Requests(
+            self.emit,
+            self.status,
+            self.look_up,
+            Authority((read_key(keys.orders_public, "[keys] orders_public"),), config.identity.id, boot),
+            self._order_refused,
+            lambda device, seconds: asyncio.ensure_future(self.recorder.record(device, seconds)),
+            self.stop,
+        )
+        self.facts = Facts(shape.direction)
+        self.outlets = Outlets(
+            emit=self.emit,
+            door=self._devices.actuators[Device.DOOR],
+            indicator=self._devices.actuators.get(Device.INDICATOR),
+            look_up=self.look_up,
+            matcher=self.matcher,
+            writer=self.writer,
+            facts=self.facts,
+            heard=self._heard,
+        )
+        self._serve_control = serve_control
+        self._stopping = asyncio.Event()
+        self._empty = asyncio.Event()
+        """Set while nobody is served and nobody can begin."""
+        self._state = self.lane.state
+
+    # -- wiring ------------------------------------------------------------------------------------------------
+
+    def _add_drivers(self, config: Config, links: daemon_links.Links) -> None:
+        for name, device, side in (
+            ("passport", Device.PASSPORT, Door.A),
+            ("passport_b", Device.PASSPORT, Door.B),
+            ("camera", Device.CAMERA, Door.A),
+            ("door", Device.DOOR, Door.A),
+            ("indicator", Device.INDICATOR, Door.A),
+        ):
+            if name in config:
+                self._add_driver(config.section(name), device, side, links)
+        for needed in (Device.PASSPORT, Device.CAMERA, Device.DOOR):
+            if needed not in self._devices.by_device:
+                raise ConfigError(config.path, "is missing: a lane cannot do without it", None, needed.value)
+
+    def _add_driver(self, section: Section, device: Device, side: Door, links: daemon_links.Links) -> None:
+        module = load_driver(section)
+        settings = section.into(module.Settings)
+        link = links(section.name, settings)
+        if device is Device.PASSPORT:
+            link = self.recorder.taps[section.name] = Tap(link)
+        driver: Driver = module.Device(settings, link, side)
+        self._devices.actuators[device] = driver
+        supervised = Supervised(device, driver, self._emitter(device))
+        self._devices.by_device.setdefault(device, []).append(supervised)
+
+    def _emitter(self, device: Device) -> Emit:
+        """A device that is there twice (two readers) is ready only when both are."""
+
+        def emit(event: Event) -> None:
+            if not isinstance(event, ev.DeviceReady) or self._devices.state(device) == "ready":
+                self.emit(event)
+
+        return emit
+
+    def _open_store(self, config: Config, journal_key: Path, hq_public: bytes, open_db: Build) -> None:
+        store = config.store
+        db = open_db(store.dir / "lane.db")
+        self.set_aside = db.set_aside
+        outbox = Outbox(db, config.identity.id, self.boot, hq_public, bytes_max=store.outbox_bytes_max)
+        key = read_key(journal_key, "[keys] journal")
+        acked = AckedHeadsReader(store.dir / "uplink.db")
+        self.writer = Writer(
+            db,
+            outbox,
+            Journal(db, key, self.boot),
+            Crossings(db, key),
+            self.workers,
+            self.emit,
+            Kept(store.journal_days, store.journal_rows_max),
+            acked.heads,
+        )
+
+    # -- what happens ------------------------------------------------------------------------------------------
+
+    def emit(self, event: Event, /) -> None:
+        """Into the lane's queue; what every event means for the shell is done on the way."""
+        if isinstance(event, (ev.DeviceReady, ev.DeviceLost)):
+            self._device_changed(event)
+        self.queue.emit(event)
+
+    def _device_changed(self, event: ev.DeviceReady | ev.DeviceLost) -> None:
+        lost = isinstance(event, ev.DeviceLost)
+        state, why = ("lost", event.why) if isinstance(event, ev.DeviceLost) else ("ready", "")
+        if self._readings.get(event.device.value) != state:
+            self._readings[event.device.value] = state
+            self.writer.add(Job(self.clock.now().utc, DeviceChanged(event.device.value, state, why if lost else "")))
+
+    def step(self, now: Now, event: Event, commands: tuple[Command, ...]) -> None:
+        """Journal of `loop.drive`: every step, and what the shell must do beside the commands."""
+        self.writer.step(now, event, commands)
+        if isinstance(event, ev.EventsLost):
+            for each in self._devices.by_device[Device.DOOR]:
+                each.again()
+        if self.lane.state is not self._state:
+            self._state = self.lane.state
+            note = ("reset_needed", "1" if self.lane.reset_needed else "")
+            self.writer.add(Job(now.utc, LaneChanged(self._state.value), note=note))
+        if self.lane.passage is None and self.lane.state is not State.IDLE:
+            self._empty.set()
+        else:
+            self._empty.clear()
+        self.status.stepped(now)
+
+    def _heard(self, command: Command, now: Now) -> None:
+        self.status.heard(command, now)
+        self.requests.heard(command)
+
+    def _order_refused(self, order: str, why: str) -> None:
+        self.outlets.tell(OrderAnswered(order, False, why), self.clock.now())
+
+    def device_states(self) -> Mapping[str, str]:
+        """Each configured device and part: ready or lost."""
+        return {device.value: self._readings.get(device.value, "lost") for device in self._known()}
+
+    def _known(self) -> list[Device]:
+        return [*self._devices.by_device, Device.MATCHER, Device.CACHE, Device.STORE]
+
+    def stop(self) -> None:
+        """Finish whoever is inside, then end."""
+        self._stopping.set()
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until `stop`; whoever is inside is finished first. Any part that fails ends the process."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._serve_control:
+                control = self.config.control
+                await stack.enter_async_context(
+                    control_socket.serve(
+                        control.socket,
+                        self.requests.handle,
+                        technician_group=control.technician_group,
+                        uplink_user=control.uplink_user,
+                    )
+                )
+            self._started()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each) for each in self._parts()]
+                await self._stopping.wait()
+                await self._finish_inside()
+                for task in tasks:
+                    task.cancel()
+        await self.writer.flush()
+        self.workers.close()
+        self.writer.close()
+
+    def _parts(self) -> list[Any]:
+        return [
+            drive(self.lane, self.queue, self.clock, self, self.outlets.dispatch),
+            self.writer.run(),
+            self.look_up.run(),
+            self.matcher.run(),
+            watch_steps(self.clock, self.emit),
+            self._watchdog(),
+            *(each.run() for several in self._devices.by_device.values() for each in several),
+        ]
+
+    def _started(self) -> None:
+        db = self.writer.db
+        came_from = db.note("came_from")
+        unsettled = db.unsettled()
+        now = self.clock.now()
+        parts = (
+            Part("gated", __version__),
+            Part("policy", self.lane.rules.version),
+            Part("face", self.workers.faces.model),
+        )
+        self.writer.add(
+            Job(now.utc, LaneBooted(self.boot, self.lane.topology.value, db.next_ticket, unsettled, db.new, parts))
+        )
+        if self.set_aside is not None:
+            log.error("database was damaged and is set aside", file=self.set_aside.name)
+        self.emit(
+            ev.Started(
+                db.next_ticket,
+                unsettled,
+                bool(db.note("reset_needed")),
+                Door(came_from) if came_from and unsettled else None,
+            )
+        )
+
+    async def _finish_inside(self) -> None:
+        """Nobody new; whoever is inside passes or comes out. Bounded by the longest stay."""
+        log.info("stopping")
+        notify("STOPPING=1")
+        self.emit(ev.CloseLane("shutdown", "shutdown"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.lane.timing.stay_s_max + self.lane.timing.return_s):
+                await self._empty.wait()
+
+    async def _watchdog(self) -> None:
+        """Tell the service manager that every part still answers."""
+        every = watchdog_s()
+        ready = False
+        while True:
+            await asyncio.sleep(0.2 if not ready else min(every or 5.0, 5.0))
+            if not ready and self.lane.state is not State.STARTING:
+                ready = notify("READY=1", "STATUS=running") or True
+            if asyncio.get_running_loop().time() - self.writer.flushed_mono < WRITER_S_MAX:
+                notify("WATCHDOG=1", f"STATUS={self.lane.state.value}")
+
+
+def load_driver(section: Section) -> Any:
+    """The module `drivers.<kind>.<driver>`. There is no other that would be tried in its place."""
+    kind, name = section.name.split("_")[0], section.text("driver")
+    if not name.isidentifier():
+        raise section.error("driver", "must be the name of a file in drivers/ without .py")
+    try:
+        return importlib.import_module(f"drivers.{kind}.{name}")
+    except ModuleNotFoundError as missing:
+        if missing.name != f"drivers.{kind}.{name}":
+            raise section.error("driver", f"needs the library {missing.name}, which is not installed") from None
+        folder = importlib.import_module(f"drivers.{kind}").__path__[0]
+        known = ", ".join(sorted(p.stem for p in Path(folder).glob("[a-z]*.py"))) or "none"
+        raise section.error("driver", f"there is no driver {name!r} for {kind}; there are: {known}") from None
+
+
+def read_key(path: Path, what: str) -> bytes:
+    """A key file: 32 bytes raw. Raises `ConfigError`."""
+    try:
+        key = path.read_bytes()
+    except OSError as bad:
+        raise ConfigError(path, f"{what} cannot be read: {bad.strerror}") from None
+    if len(key) != KEY_BYTES:
+        raise ConfigError(path, f"{what} must be {KEY_BYTES} bytes, found {len(key)}")
+    return key
+
+
+def build(
+    config: Config,
+    clock: Clock,
+    links: daemon_links.Links,
+    workers: Workers,
+    *,
+    boot: str | None = None,
+    open_db: Build | None = None,
+    serve_control: bool = True,
+) -> App:
+    """Wire a lane. Raises `ConfigError`, `StoreError`. Call it inside the running loop."""
+
+    def opened(path: Path) -> LaneDb:
+        return LaneDb.opened(path, clock.now().utc, mode=0o640)
+
+    return App(
+        config,
+        clock,
+        links,
+        workers,
+        boot=boot or secrets.token_hex(8),
+        open_db=open_db or opened,
+        serve_control=serve_control,
+    )
+
+
+def real_workers(config: Config) -> Workers:
+    """The networks that the manifest names, each on its thread. Raises `ModelError`, `ConfigError`."""
+    from gated.biometrics.face import OnnxFaceEngine
+
+    face = config.section("face").into(FaceSettings)
+    engine = OnnxFaceEngine(
+        config.models.dir,
+        face.threshold,
+        config.models.threads,
+        near_eye_px_min=face.near_eye_px_min,
+        detection_width_px=face.detection_width_px,
+        quality_min=face.quality_min,
+    )
+    return Threads(engine)
+
+
+async def run(config: Config, links: daemon_links.Links = daemon_links.real) -> None:
+    """Run one lane until SIGTERM or SIGINT."""
+    began = time.monotonic()
+    app = build(config, SystemClock(), links, real_workers(config))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.stop)
+    log.info("lane built", lane=config.identity.id, boot=app.boot, seconds=round(time.monotonic() - began, 3))
+    await app.run()
+
+
+def main(config: Config, links: daemon_links.Links = daemon_links.real) -> int:
+    """Run the lane in the foreground; returns the exit code."""
+    from models.manifest import ModelError
+
+    logs.configure(config.log.level, config.log.format)
+    try:
+        asyncio.run(run(config, links))
+    except ConfigError as wrong:
+        log.error("configuration cannot be used", what=str(wrong))
+        return 78
+    except (StoreError, ModelError) as wrong:
+        log.error("lane cannot start", what=str(wrong))
+        return 69
+    return 0

@@ -1,0 +1,106 @@
+"""Outlets: every command goes to the one part that carries it out. Dispatch never waits; answers are events."""
+
+from collections.abc import Callable
+
+import structlog
+
+from drivers.base import Actuator, Emit
+from gated.daemon.lookup import LookUp
+from gated.daemon.matcher import Matcher
+from gated.daemon.records import Facts
+from gated.daemon.writer import Job, Writer
+from gated.icao.check import Check
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane.commands import Command, Outcome
+from gated.lane.events import Now
+from gated.lane.policy import Decision
+from gated.wire.facts import Fact
+
+log = structlog.get_logger()
+
+
+class Outlets:
+    """`heard`: told of every command, for those who watch the lane; it may not keep what is personal."""
+
+    def __init__(
+        self,
+        *,
+        emit: Emit,
+        door: Actuator,
+        indicator: Actuator | None,
+        look_up: LookUp,
+        matcher: Matcher,
+        writer: Writer,
+        facts: Facts,
+        heard: Callable[[Command, Now], None],
+    ) -> None:
+        self._emit = emit
+        self._door, self._indicator = door, indicator
+        self._look_up, self._matcher, self._writer, self._facts = look_up, matcher, writer, facts
+        self._heard = heard
+        self._ticket: int | None = None
+        self._subjects: dict[int, int] = {}
+
+    def dispatch(self, command: Command, now: Now) -> None:
+        """Have it done. A command that nothing here knows is a bug of ours."""
+        self._heard(command, now)
+        match command:
+            case cmd.RequestOpen() | cmd.WithdrawOpen():
+                self._door.do(command)
+            case cmd.Indicate():
+                if self._indicator is not None:
+                    self._indicator.do(command)
+            case cmd.Prompt():
+                pass  # shown by whoever watches the lane; displays and voices are drivers of their own
+            case cmd.ReadChip(ticket, ask):
+                # No chip reader is configured: the evidence says so, and the policy what may be done without it.
+                none = Check.NOT_SUPPORTED
+                self._emit(ev.ChipRead(ticket, ask, none, none, none))
+            case cmd.LookUp():
+                self._look_up.look_up(command)
+            case cmd.ReadFlags():
+                self._look_up.read_flags(command)
+            case cmd.Watch(ticket, side):
+                # Remembered at once: after a crash somebody was on the way, and from where.
+                self._ticket = ticket
+                self._writer.add(Job(now.utc, ticket=ticket, note=("came_from", side.value)))
+                self._matcher.watch(ticket)
+            case cmd.CompareFace():
+                self._matcher.compare(command)
+            case cmd.CompareFinger(ticket, ask):
+                self._emit(ev.FingerCompared(ticket, ask, Check.NOT_SUPPORTED))
+            case cmd.Record():
+                self._record(command, now)
+            case cmd.Settle():
+                self._settle(command, now)
+            case cmd.Forget(ticket):
+                self._look_up.forget(ticket)
+                self._matcher.forget(ticket)
+                self._subjects.pop(ticket, None)
+                self._ticket = None
+            case cmd.Alarm() | cmd.CallOfficer() | cmd.Answer():
+                fact = self._facts.of(command, self._ticket)
+                self._writer.add(Job(now.utc, fact))
+            case _:
+                raise AssertionError(f"no outlet knows {type(command).__name__}")
+
+    def _record(self, command: cmd.Record, now: Now) -> None:
+        self._ticket = command.ticket
+        if command.evidence.traveller is not None:
+            self._subjects[command.ticket] = command.evidence.traveller.subject
+        # A grant that could not be made durable was not given: it is not written later. A referral was, and is.
+        keep = command.verdict.decision is not Decision.GRANT
+        fact = self._facts.of(command, command.ticket)
+        self._writer.add(Job(now.utc, fact, answer=(command.ticket, command.ask), keep=keep))
+
+    def _settle(self, command: cmd.Settle, now: Now) -> None:
+        subject = self._subjects.get(command.ticket)
+        crossing = None
+        if command.outcome is Outcome.CROSSED and subject is not None:
+            crossing = (self._facts.way(command.came_from), ("subject", str(subject)))
+        self._writer.add(Job(now.utc, self._facts.of(command, command.ticket), crossing=crossing))
+
+    def tell(self, fact: Fact, now: Now) -> None:
+        """A fact of the shell's own."""
+        self._writer.add(Job(now.utc, fact))

@@ -1,0 +1,44 @@
+"""config/policy/*.toml -> Rules. Every error names file, line and option; a policy is used whole or not at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated.config import ConfigError, TomlFile
+from gated.lane.policy import Category, Rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Category:
+    """[categories.NAME]."""
+
+    documents: tuple[str, ...]
+    finger: bool = False
+    may_miss: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.documents:
+            raise ValueError("documents is empty: nobody of this category could pass")
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    version: str
+    age_years_min: int
+    categories: dict[str, _Category]
+
+
+def load_rules(path: Path) -> Rules:
+    """The policy in force. Raises `ConfigError`."""
+    file = TomlFile.read(path)
+    policy = file.fill(_Policy, file.tree, ())
+    try:
+        return Rules(
+            policy.version,
+            policy.age_years_min,
+            {
+                name: Category(frozenset(c.documents), c.finger, frozenset(c.may_miss))
+                for name, c in policy.categories.items()
+            },
+        )
+    except ValueError as wrong:
+        raise ConfigError(path, str(wrong)) from None

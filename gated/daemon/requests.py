@@ -1,0 +1,182 @@
+"""What comes in through the control socket: looks at the lane, orders to it. Whoever asks was named by the kernel."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from drivers.base import Emit
+from gated import control
+from gated.control import Answer, Code, Peer, Refused, Request
+from gated.daemon.lookup import LookUp
+from gated.daemon.status import Status
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane.commands import Command
+from gated.lane.events import Door, Event
+from gated.wire import orders
+from gated.wire.orders import Action, OrderRefused, Seen
+
+log = structlog.get_logger()
+
+ANSWER_S_MAX = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Whose orders from HQ are believed: Ed25519 keys (32 bytes each), and for which lane and run they must be."""
+
+    keys: tuple[bytes, ...]
+    lane: str
+    boot: str
+
+
+class Requests:
+    """The handler of the control socket. `stop` ends the daemon in an orderly way."""
+
+    def __init__(
+        self,
+        emit: Emit,
+        status: Status,
+        look_up: LookUp,
+        authority: Authority,
+        refused: Callable[[str, str], None],
+        record: Callable[[str, float], "asyncio.Future[dict[str, Any]]"],
+        stop: Callable[[], None],
+    ) -> None:
+        self._emit, self._status, self._look_up, self._authority = emit, status, look_up, authority
+        self._refused, self._record, self._stop = refused, record, stop
+        self._seen = Seen()
+        self._waiting: dict[str, asyncio.Future[cmd.Answer]] = {}
+        self._service_by: str | None = None
+
+    def heard(self, command: Command) -> None:
+        """An order was answered."""
+        if isinstance(command, cmd.Answer):
+            future = self._waiting.pop(command.order, None)
+            if future is not None and not future.done():
+                future.set_result(command)
+
+    async def handle(self, request: Request, peer: Peer) -> Answer | AsyncIterator[Answer]:
+        """See `gated.control_socket.Handler`."""
+        match request:
+            case control.Status():
+                return self._status.snapshot()
+            case control.Watch():
+                return self._status.watch()
+            case control.UplinkState(up):
+                self._emit(ev.UplinkReady() if up else ev.UplinkLost())
+                return {}
+            case control.RelayOrder():
+                return await self._relayed(request)
+            case control.ShowCache():
+                return self._cache()
+            case control.RecordDevices(device, seconds):
+                if self._status.snapshot()["service"] is None:
+                    raise Refused(
+                        Code.REFUSED, "recording works only in service mode: gated service on --technician NAME"
+                    )
+                return await self._record(device, seconds)
+            case control.Shutdown(by):
+                log.info("shutdown asked for", by=by, user=peer.name)
+                self._stop()
+                return {"stopping": True}
+            case _:
+                return await self._local(request, peer)
+
+    async def _local(self, request: Request, peer: Peer) -> Answer:
+        """An order of somebody at the lane: recorded under the name they gave and the user that the kernel saw."""
+        order = f"local-{secrets.token_hex(8)}"
+        event = self._event(request, order, peer)
+        log.info("order at the lane", op=request.op, user=peer.name, order=order)
+        return await self._order(order, event)
+
+    def _event(self, request: Request, order: str, peer: Peer) -> Event:
+        match request:
+            case control.ServiceOn(by):
+                self._service_by = f"{by} ({peer.name})"
+                return ev.ServiceOn(order, self._service_by)
+            case control.ServiceOff(by):
+                return ev.ServiceOff(order, f"{by} ({peer.name})")
+            case control.MoveDoor(door, is_open):
+                return ev.ServiceDoor(order, self._service_by or peer.name, Door(door), is_open)
+            case control.CloseLane(by):
+                return ev.CloseLane(order, f"{by} ({peer.name})")
+            case control.OpenLane(by):
+                return ev.OpenLane(order, f"{by} ({peer.name})")
+            case control.ResetLane(by):
+                return ev.Reset(order, f"{by} ({peer.name})")
+            case _:
+                raise Refused(Code.BAD_REQUEST, f"the daemon does not know {request.op}")
+
+    async def _relayed(self, request: control.RelayOrder) -> Answer:
+        """An order of HQ. The network carried it; here it is believed or not, and the answer is a record either way."""
+        authority = self._authority
+        try:
+            order = orders.verify(
+                authority.keys, request.signed, authority.lane, authority.boot, datetime.now(UTC), self._seen
+            )
+        except OrderRefused as no:
+            log.warning("order refused", why=no.why)
+            self._refused(_name_of(request.signed), no.why)
+            return {"accepted": False, "why": no.why}
+        self._seen.remember(order)
+        return await self._order(order.order, _ordered(order))
+
+    async def _order(self, order: str, event: Event) -> Answer:
+        future: asyncio.Future[cmd.Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[order] = future
+        self._emit(event)
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                answer = await future
+        except TimeoutError:
+            raise Refused(Code.BUSY, "the lane has not carried it out yet; its record will say") from None
+        finally:
+            self._waiting.pop(order, None)
+        return {"order": order, "accepted": answer.accepted, "why": answer.why}
+
+    def _cache(self) -> Answer:
+        cache = self._look_up.cache
+        if cache is None:
+            raise Refused(Code.REFUSED, "no enrolment cache is open: HQ has not published one, or it cannot be read")
+        note = cache.note
+        age_s = (datetime.now(UTC) - note.built).total_seconds()
+        return {
+            "generation": note.generation,
+            "epoch": note.epoch,
+            "built": note.built.isoformat(timespec="seconds"),
+            "age_s": round(age_s),
+            "rows": note.rows,
+            "file": cache.path.name,
+        }
+
+
+def _name_of(signed: bytes) -> str:
+    """What the order calls itself, for the record that refuses it; it is not believed in anything else."""
+    try:
+        return orders.read(signed).order
+    except OrderRefused:
+        return "unreadable"
+
+
+def _ordered(order: orders.Order) -> Event:
+    by = order.officer
+    ticket = order.ticket or 0
+    match order.action:
+        case Action.OPEN:
+            return ev.OfficerOpens(order.order, by, ticket)
+        case Action.REFUSE:
+            return ev.OfficerRefuses(order.order, by, ticket)
+        case Action.RETRY:
+            return ev.OfficerRetries(order.order, by, ticket)
+        case Action.CLOSE_LANE:
+            return ev.CloseLane(order.order, by)
+        case Action.OPEN_LANE:
+            return ev.OpenLane(order.order, by)
+        case Action.RESET:
+            return ev.Reset(order.order, by)
