@@ -80,7 +80,7 @@ class Leaf:
         """What the gate's control wants of the leaf now: open because of `cause`, or shut (None)."""
         self._wants = cause
         self.asked = asked or (self.asked and not self.closed)
-        self.cause = cause if self.cause is None or self.closed else self.cause
+        self.cause = cause if self.cause is None or self.closed or cause is Cause.FIRE else self.cause
         self.plan()
 
     def plan(self) -> None:

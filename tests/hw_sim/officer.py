@@ -11,7 +11,7 @@ from typing import Any
 
 from gated.lane import events as ev
 from gated.wire.orders import Action
-from tests.hw_sim.happenings import Body, Kind
+from tests.hw_sim.happenings import Body, Kind, Topology
 from tests.hw_sim.people import Script
 from tests.hw_sim.world import World
 
@@ -32,6 +32,7 @@ ATTENDED = frozenset(
     }
 )
 """Alarms (values of `AlarmCode`) that bring the officer to the lane and end with a reset."""
+RESETS_MAX = 8
 KEY_S = 4.0
 """How long the key holds a leaf open."""
 
@@ -128,15 +129,26 @@ class Officer:
                 await self._delay()
                 await gate.until(lambda: not gate.burning)
                 await self._take_out()
-                nobody = await gate.until(lambda: not gate.inside(Kind.PERSON) and self._all_shut(), 60.0)
-                await asyncio.sleep(1.0)
-                if nobody:
-                    self._say(Action.RESET, None)
+                await self._give_back()
         finally:
             self._attending = False
 
-    def _all_shut(self) -> bool:
-        return all(leaf.closed for leaf in self.world.gate.leaves.values())
+    async def _give_back(self) -> None:
+        """Once it is empty and shut, and until its lamp says that it works."""
+        stage = self.world.stage
+        for _ in range(RESETS_MAX):
+            ready = await self.world.gate.until(self._empty_and_shut, 60.0)
+            await asyncio.sleep(1.0)
+            if ready:
+                self._say(Action.RESET, None)
+            await asyncio.sleep(3.0)
+            if any(stage.green(side) for side in stage.readers) or self._again:
+                return
+
+    def _empty_and_shut(self) -> bool:
+        gate = self.world.gate
+        empty = self.world.topology is Topology.SINGLE or not gate.inside(Kind.PERSON)
+        return empty and all(leaf.closed for leaf in gate.leaves.values())
 
     def _left(self) -> list[Body]:
         """Things nobody carries any more, between the leaves."""
