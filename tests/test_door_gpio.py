@@ -18,6 +18,7 @@ from drivers.door import Beam, Debounce, Doorway
 from drivers.door.gpio import Device, Settings
 from drivers.links import Pin
 from drivers.links.pins import GpiozeroLink
+from gated.config import ConfigError, load
 from gated.lane.commands import RequestOpen
 from gated.lane.events import Door, DoorClosed, DoorwayBlocked, DoorwayCleared, Event, PersonPassed
 from tests.contract.door import DoorContract, Rig, Scenario, heard, quiet, walk
@@ -273,6 +274,39 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, object], said: 
         replace(MANTRAP, **change)  # type: ignore[arg-type]
 
 
+LANE_TOML = """
+[lane]
+id = "lane-1"
+site = "test"
+[keys]
+cache = "a"
+journal = "b"
+hq_public = "c"
+orders_public = "d"
+[uplink]
+host = "hq"
+[door]
+factory = "lgpio"
+mode = "pulse"
+alive = { pin = 2 }
+b_request = { pin = "GPIO3" }
+b_closed = { pin = 4, active_low = true }
+b_outer = { pin = 5 }
+b_inner = { pin = 6 }
+"""
+
+
+def test_settings_are_read_from_lane_toml(tmp_path: Path) -> None:
+    file = tmp_path / "lane.toml"
+    file.write_text(LANE_TOML)
+    settings = load(file).section("door").into(Settings)
+    assert settings.outputs == {"alive": Pin(2), "b_request": Pin("GPIO3")} and settings.mode == "pulse"
+    assert settings.inputs["b_closed"] == Pin(4, active_low=True) and settings.doors == (Door.B,)
+    file.write_text(LANE_TOML + "a_closed = { pin = 7 }\n")
+    with pytest.raises(ConfigError, match=r"lane.toml:\d+: \[door\].*a_request is missing"):
+        load(file).section("door").into(Settings)
+
+
 # -- the pin factory ------------------------------------------------------------------------------------------
 
 
@@ -362,6 +396,7 @@ def test_outputs_fall_when_the_lane_hangs_or_dies(how: str, tmp_path: Path) -> N
         try:
             async with asyncio.timeout(20):
                 while not (board.effective("a_request") and board.effective("b_request")):
+                    assert lane.returncode is None, "the lane did not start"
                     await asyncio.sleep(0.01)
                 falls.clear()
                 await asyncio.sleep(0.6)  # it lives: nothing falls

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -33,11 +34,14 @@ class Fault(Enum):
     """Every second picture is cut short."""
 
 
+@lru_cache(maxsize=16)
+def _noise(shape: tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).normal(0, 3, shape).astype(np.int16)
+
+
 def noisy(image: np.ndarray[Any, Any], seed: int = 0) -> np.ndarray[Any, Any]:
-    """`image` with the noise of a sensor, standard deviation 3."""
-    noise = np.random.default_rng(seed).normal(0, 3, image.shape)
-    grainy: np.ndarray[Any, Any] = np.clip(image.astype(np.float32) + noise, 0, 255).astype(np.uint8)
-    return grainy
+    """`image` with the noise of a sensor, standard deviation 3; one of `GRAINS` patterns."""
+    return cv2.add(image.astype(np.int16), _noise(image.shape, seed % GRAINS), dtype=cv2.CV_8U)
 
 
 class MjpegServer:
@@ -45,10 +49,10 @@ class MjpegServer:
 
     def __init__(self, port: int = 0, fps: float = 15.0, size: tuple[int, int] = (640, 480)) -> None:
         self._port, self._fps = port, fps
-        self._pictures: list[bytes] = []
+        self._pictures: dict[int, bytes] = {}
         self._fault: Fault | None = None
         self._server: asyncio.Server | None = None
-        self._streams: set[asyncio.Task[None]] = set()
+        self._streams: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.served = 0
         """Pictures sent so far, to all."""
         self.show(np.full((size[1], size[0], 3), 128, np.uint8))
@@ -65,7 +69,7 @@ class MjpegServer:
                 raise ValueError("these bytes are no picture")
             image = decoded
         self._image = image
-        self._pictures = [_jpeg(noisy(image, seed)) for seed in range(GRAINS)]
+        self._pictures = {}
 
     async def fault(self, fault: Fault | None) -> None:
         """Go wrong from now on; None: work again."""
@@ -85,9 +89,9 @@ class MjpegServer:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        for task in tuple(self._streams):
-            task.cancel()
-        await asyncio.gather(*self._streams, return_exceptions=True)
+        for writer in self._streams.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._streams)
 
     async def __aenter__(self) -> "MjpegServer":
         await self.start()
@@ -99,17 +103,17 @@ class MjpegServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._streams.add(task)
+        self._streams[task] = writer
         try:
             await reader.readuntil(b"\r\n\r\n")
-            while self._fault is Fault.BLACK_HOLE:
+            while self._fault is Fault.BLACK_HOLE and not writer.is_closing():
                 await asyncio.sleep(0.05)
             writer.write(
                 b"HTTP/1.0 200 OK\r\nCache-Control: no-store\r\n"
                 b"Content-Type: multipart/x-mixed-replace; boundary=" + BOUNDARY + b"\r\n\r\n"
             )
             number = 0
-            while True:
+            while not writer.is_closing():
                 if self._fault not in (Fault.STALL, Fault.BLACK_HOLE):
                     picture = self._picture(number)
                     head = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (BOUNDARY, len(picture))
@@ -121,21 +125,26 @@ class MjpegServer:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the lane hung up
         finally:
-            self._streams.discard(task)
+            del self._streams[task]
             writer.close()
 
     def _picture(self, number: int) -> bytes:
         match self._fault:
             case Fault.FREEZE:
-                return self._pictures[0]
+                return self._shown(0)
             case Fault.BLACK:
                 return _jpeg(noisy(np.zeros_like(self._image), number))
             case Fault.WRONG_SIZE:
                 return _jpeg(noisy(self._image[: self._image.shape[0] // 2, : self._image.shape[1] // 2], number))
             case Fault.GARBAGE if number % 2:
-                return self._pictures[0][: len(self._pictures[0]) // 3]
+                return self._shown(0)[: len(self._shown(0)) // 3]
             case _:
-                return self._pictures[number % GRAINS]
+                return self._shown(number % GRAINS)
+
+    def _shown(self, grain: int) -> bytes:
+        if grain not in self._pictures:
+            self._pictures[grain] = _jpeg(noisy(self._image, grain))
+        return self._pictures[grain]
 
 
 def _jpeg(image: np.ndarray[Any, Any]) -> bytes:
@@ -147,14 +156,21 @@ def _jpeg(image: np.ndarray[Any, Any]) -> bytes:
 class MemoryVideo:
     """A `VideoLink` for virtual time: `look` gives what the camera sees now (a token, or an array).
 
-    Where a fault shows pictures (freeze, black, wrong size) they are small arrays: whoever looks at tokens sees
-    nobody in an array, and the camera's driver judges arrays as it does on a gate.
+    Where a fault shows pictures (freeze, black, wrong size) they are arrays of `size` (width, height): whoever looks
+    at tokens sees nobody in an array, and the camera's driver judges arrays as it does on a gate.
     """
 
-    def __init__(self, look: Callable[[], Any], fps: float = 10.0, read_timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        look: Callable[[], Any],
+        fps: float = 10.0,
+        read_timeout_s: float = 2.0,
+        size: tuple[int, int] = (32, 32),
+    ) -> None:
         self.fault: Fault | None = None
         """What goes wrong from now on."""
         self._look, self._fps, self._read_timeout_s = look, fps, read_timeout_s
+        self._blank = np.full((size[1], size[0], 3), 128, np.uint8)
         self._open = False
         self._number = 0
 
@@ -184,10 +200,10 @@ class MemoryVideo:
     def _picture(self) -> Any:
         match self.fault:
             case Fault.FREEZE:
-                return np.full((32, 32, 3), 128, np.uint8)
+                return self._blank
             case Fault.BLACK:
-                return noisy(np.zeros((32, 32, 3), np.uint8), self._number)
+                return noisy(np.zeros_like(self._blank), self._number)
             case Fault.WRONG_SIZE:
-                return noisy(np.full((16, 16, 3), 128, np.uint8), self._number)
+                return noisy(self._blank[::2, ::2], self._number)
             case _:
                 return self._look()
