@@ -1,0 +1,348 @@
+"""The real lane over the simulated world in virtual time: the same drivers, machine, store and outlets; other links.
+
+A seed gives the same run again, to the journal's hash."""
+
+import asyncio
+import contextlib
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gated.biometrics.face import FaceEngine
+from gated.config import load
+from gated.daemon import app as daemon
+from gated.lane import commands as cmd
+from gated.lane.commands import Command
+from gated.lane.events import Event, Now
+from gated.store.cache import PersonRow
+from gated.store.cachewriter import CacheWriter
+from gated.store.db import LaneDb
+from gated.store.sql import StoreError
+from gated.wire.facts import Fact
+from gated.wire.record import Record
+from gated.wire.seal import public_of
+from tests.hw_sim.faces import RecordedFaces
+from tests.hw_sim.happenings import Topology
+from tests.hw_sim.links import MemoryByteLink
+from tests.hw_sim.mishaps import Mishap
+from tests.hw_sim.officer import Officer, as_event
+from tests.hw_sim.pins import MemoryPins, PinBoard
+from tests.hw_sim.readers import ElyctisReader
+from tests.hw_sim.records import settled
+from tests.hw_sim.report import Report, Settled, compare
+from tests.hw_sim.video import MemoryVideo
+from tests.hw_sim.world import World
+
+T = TypeVar("T")
+
+NOON = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
+"""When every simulated day begins, for the lane's wall clock."""
+COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03}
+"""What inference and disk take of virtual time."""
+POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
+
+PINS = {
+    "mantrap": """a_request = {pin = 2}
+a_closed = {pin = 3}
+a_open = {pin = 4}
+a_outer = {pin = 5}
+a_inner = {pin = 6}
+a_obstacle = {pin = 7}
+presence_one = {pin = 8}
+presence_many = {pin = 9}
+thing = {pin = 10}
+""",
+    "single": "",
+}
+PINS["bidirectional"] = PINS["mantrap"]
+
+CONFIG = """[lane]
+id = "sim"
+site = "sim"
+topology = "{topology}"
+direction = "{direction}"
+[timing]
+{timing}
+[policy]
+file = "{policy}"
+[passport]
+driver = "elyctis"
+port = "memory"
+{passport_b}
+[camera]
+driver = "opencv"
+source = "memory"
+latency_s = 0.02
+[door]
+driver = "gpio"
+factory = "memory"
+alive = {{pin = 1}}
+b_request = {{pin = 11}}
+b_closed = {{pin = 12}}
+b_open = {{pin = 13}}
+b_outer = {{pin = 14}}
+b_inner = {{pin = 15}}
+b_obstacle = {{pin = 16}}
+fire = {{pin = 17}}
+mains = {{pin = 18}}
+helper = {{pin = 19}}
+{pins}
+[indicator]
+driver = "gpio"
+factory = "memory"
+a_green = {{pin = 20}}
+a_red = {{pin = 21}}
+b_green = {{pin = 22}}
+b_red = {{pin = 23}}
+[face]
+threshold = "fmr_1e-3"
+[store]
+dir = "."
+[keys]
+cache = "cache.key"
+journal = "journal.key"
+hq_public = "hq.pub"
+orders_public = "orders.pub"
+[uplink]
+host = "localhost"
+[control]
+socket = "control.sock"
+[models]
+dir = "."
+"""
+
+
+@dataclass
+class SimClock:
+    """Virtual time, and a wall clock beside it that may step."""
+
+    offset: timedelta = timedelta(0)
+
+    def now(self) -> Now:
+        mono = asyncio.get_running_loop().time()
+        return Now(mono, NOON + timedelta(seconds=mono) + self.offset)
+
+    def seconds(self, utc: datetime) -> float:
+        """A wall clock's time in the monitor's."""
+        return (utc - NOON - self.offset).total_seconds()
+
+
+@dataclass
+class Inline:
+    """Workers of virtual time: the work is done at once and charged. `refuse`: the disk says no."""
+
+    faces: FaceEngine
+    refuse: bool = False
+
+    async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
+        await asyncio.sleep(COST_S[kind])
+        if self.refuse and kind == "store":
+            raise StoreError("disk_full", Path("lane.db"), "the simulated disk is full")
+        return work(*args)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class VirtualLane:
+    """One lane and its world. `await run()`; then `report` and `hash`."""
+
+    seed: int
+    topology: Topology
+    folder: Path
+    passengers: int = 25
+    mishaps: tuple[Mishap, ...] = ()
+    timing: str = ""
+    watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(f"lane {self.seed}")
+        self.clock = SimClock()
+        self.hq_private = self.rng.randbytes(32)
+        self.workers = Inline(RecordedFaces(self.seed))
+        self.generations = 0
+        self.boots = 0
+        self.told: list[tuple[datetime, str, Fact]] = []
+
+    # -- set-up ------------------------------------------------------------------------------------------------
+
+    def _files(self) -> Path:
+        keys = {
+            "cache.key": self.rng.randbytes(32),
+            "journal.key": self.rng.randbytes(32),
+            "hq.pub": public_of(self.hq_private),
+            "orders.pub": Ed25519PrivateKey.from_private_bytes(self.rng.randbytes(32)).public_key().public_bytes_raw(),
+        }
+        for name, key in keys.items():
+            (self.folder / name).write_bytes(key)
+        both = self.topology is Topology.BIDIRECTIONAL
+        text = CONFIG.format(
+            topology=self.topology.value,
+            direction="both" if both else "exit",
+            timing=self.timing,
+            policy=POLICY,
+            pins=PINS[self.topology.value],
+            passport_b='[passport_b]\ndriver = "elyctis"\nport = "memory"' if both else "",
+        )
+        path = self.folder / "lane.toml"
+        path.write_text(text)
+        return path
+
+    def _cache(self, world: World) -> None:
+        faces = self.workers.faces
+        assert isinstance(faces, RecordedFaces)
+        key = (self.folder / "cache.key").read_bytes()
+        with CacheWriter(self.folder / "cache-1.db", key, generation=1, epoch="1", built=NOON) as writer:
+            for enrolment in world.cast.enrolments:
+                subject, paper = enrolment.person + 1, enrolment.paper
+                writer.put_person(
+                    PersonRow(
+                        subject,
+                        enrolment.category,
+                        paper.birth,
+                        "F",
+                        face=faces.template(enrolment.person),
+                        face_model=faces.model,
+                    )
+                )
+                writer.put_document("TWN", paper.number, subject)
+                writer.put_flags(subject, enrolment.flags)
+
+    def _links(self, section: str, settings: Any) -> Any:
+        kind = section.split("_")[0]
+        if kind == "passport":
+            return self.cables[section][0]
+        if kind == "camera":
+            return self.video
+        self.pins[section] = MemoryPins(self.board)
+        return self.pins[section]
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> Report:
+        """Everybody comes and goes; returns the monitor's sentence."""
+        config_path = self._files()
+        self.board = PinBoard()
+        sides = {"a": "passport"} | ({"b": "passport_b"} if self.topology is Topology.BIDIRECTIONAL else {})
+        self.cables = {section: MemoryByteLink.pair() for section in sides.values()}
+        self.readers = {side: ElyctisReader(self.cables[s][1], self.rng) for side, s in sides.items()}
+        self.pins: dict[str, MemoryPins] = {}
+        self.world = World(
+            self.seed,
+            self.topology,
+            self.board,
+            self.readers,
+            passengers=self.passengers,
+            faults=self.mishaps,
+            today=NOON.date(),
+        )
+        self._cache(self.world)
+        self.video = MemoryVideo(self.world.view)
+        self.config_path = config_path
+        self.lane_up = self._boot()
+        mirrors = [asyncio.ensure_future(reader.run()) for reader in self.readers.values()]
+        self.officer = Officer(self.world, self._order)
+        await self.until_idle(30.0)
+        await self.world.run()
+        await self.until_idle(240.0)
+        self.officer.stop()
+        await self._end()
+        for mirror in mirrors:
+            mirror.cancel()
+        await asyncio.gather(*mirrors, return_exceptions=True)
+        return compare(self.world.monitor, self.records())
+
+    def records(self) -> list[Settled]:
+        """Every ticket, as what the lane made durable says."""
+        return settled(self.told, self.clock.seconds)
+
+    async def until_idle(self, seconds: float) -> None:
+        """Wait until the lane has nobody; not longer than `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.app.lane.passage is not None or not self.app.lane.gate.shut():
+                    await asyncio.sleep(0.5)
+
+    def _boot(self) -> "asyncio.Task[None]":
+        self.boots += 1
+        self.app = daemon.build(
+            load(self.config_path),
+            self.clock,
+            self._links,
+            self.workers,
+            boot=f"boot{self.boots:04}",
+            open_db=lambda path: LaneDb(path, generation=self._generation),
+            serve_control=False,
+        )
+        self.app.writer.journal._entropy = self.rng.randbytes
+        step = self.app.step
+
+        def stepped(now: Now, event: Event, commands: tuple[Command, ...]) -> None:
+            step(now, event, commands)
+            self._look(event, now, commands)
+
+        self.app.step = stepped  # type: ignore[method-assign]
+        return asyncio.ensure_future(self.app.run())
+
+    def _generation(self) -> str:
+        self.generations += 1
+        return f"gen{self.generations:05}"
+
+    def _look(self, event: Event, now: Now, commands: tuple[Command, ...]) -> None:
+        for watcher in self.watchers:
+            watcher(event, now, commands)
+        for command in commands:
+            if isinstance(command, cmd.CallOfficer):
+                self.officer.called(command.ticket)
+            elif isinstance(command, cmd.Alarm):
+                self.officer.alarmed(command.code.value)
+
+    def _order(self, action: Any, ticket: int | None) -> None:
+        self.app.emit(as_event(action, ticket, f"o{self.rng.randrange(1 << 48):012x}"))
+
+    async def _end(self) -> None:
+        self.hash = self.app.writer.journal.hash
+        self.app.stop()
+        await self.lane_up
+        self._collect()
+
+    async def crash(self) -> None:
+        """The process is killed this moment: nothing that only it knew survives. It comes back with `revive`."""
+        self.world.monitor.lane_died()
+        self.lane_up.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.lane_up
+        self.app.writer.close()
+
+    def revive(self) -> None:
+        """The service manager starts the process again."""
+        self.world.monitor.lane_started()
+        self.lane_up = self._boot()
+
+    def _collect(self) -> None:
+        """What HQ would have: every record of the outbox, opened."""
+        db = LaneDb(self.folder / "lane.db")
+        for (payload,) in db.sql.execute("SELECT payload FROM outbox ORDER BY rowid").fetchall():
+            record = Record.decode(payload)
+            self.told.append((record.utc, record.generation, record.fact(self.hq_private)))
+        db.close()
+
+
+@contextlib.contextmanager
+def sim_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: virtual time should not wait for a disk."""
+    base = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="gated-sim-", dir=base if base.is_dir() else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+

@@ -1,0 +1,185 @@
+"""Plays a lane by hand: a scripted gate, devices that answer at once, and the invariants watched after every event."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from gated.icao.check import Check
+from gated.icao.mrz import Document
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane.commands import AlarmCode, Command
+from gated.lane.core import State
+from gated.lane.events import Device, Door, Event, Now, Traveller
+from gated.lane.machine import Lane
+from gated.lane.policy import Category, Rules
+from gated.lane.settings import Timing, Topology
+from tests.invariants import Invariants
+
+DEVICES = frozenset(
+    {Device.PASSPORT, Device.CAMERA, Device.DOOR, Device.INDICATOR, Device.MATCHER, Device.CACHE, Device.STORE}
+)
+RULES = Rules(
+    "test-1",
+    age_years_min=10,
+    categories={
+        "national": Category(frozenset({"P"}), may_miss=frozenset({"chip", "face_pad"})),
+        "spouse": Category(frozenset({"P"}), finger=True, may_miss=frozenset({"chip", "face_pad"})),
+        "strict": Category(frozenset({"P"})),
+    },
+)
+START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+THRESHOLD = 0.412
+
+DOCUMENT = Document(
+    format="TD3",
+    code="P",
+    issuer="TWN",
+    number="300000001",
+    nationality="TWN",
+    birth="900101",
+    sex="F",
+    expiry="300101",
+    surname="LIN",
+    given_names="MEI LING",
+    names_truncated=False,
+    optional="A234567893",
+    lines=(),
+)
+OTHER = replace(DOCUMENT, number="300000002", surname="WANG")
+TRAVELLER = Traveller(
+    subject=7, category="national", birth=date(1990, 1, 1), flags=frozenset(), permits=(), face=True, fingers=()
+)
+
+Answerer = Callable[[Any], Event | None]
+
+
+class Play:
+    """One lane whose world is the test. `now` moves only by `wait`."""
+
+    def __init__(
+        self,
+        topology: Topology = Topology.MANTRAP,
+        *,
+        timing: Timing | None = None,
+        rules: Rules = RULES,
+        traveller: Traveller | None = TRAVELLER,
+        score: float = 0.7,
+        start: bool = True,
+    ) -> None:
+        self.lane = Lane(topology, timing or Timing(), rules, DEVICES)
+        self.invariants = Invariants(self.lane)
+        self.mono = 100.0
+        self.utc = START
+        self.log: list[Command] = []
+        self.traveller = traveller
+        self.score = score
+        self.answers: dict[type[Command], Answerer | None] = {
+            cmd.ReadChip: lambda c: ev.ChipRead(
+                c.ticket, c.ask, Check.NOT_SUPPORTED, Check.NOT_SUPPORTED, Check.NOT_SUPPORTED
+            ),
+            cmd.LookUp: self._look_up,
+            cmd.ReadFlags: lambda c: ev.FlagsRead(c.ticket, c.ask, frozenset()),
+            cmd.CompareFace: self._face,
+            cmd.CompareFinger: lambda c: ev.FingerCompared(c.ticket, c.ask, Check.NOT_SUPPORTED),
+            cmd.Record: lambda c: ev.Recorded(c.ticket, c.ask),
+        }
+        if start:
+            self.do(*(ev.DoorClosed(door) for door in self.lane.gate.leaves), ev.Started(1))
+            self.do(*(ev.DeviceReady(device) for device in sorted(DEVICES, key=lambda d: d.value)))
+
+    def _look_up(self, command: cmd.LookUp) -> Event:
+        if self.traveller is None:
+            return ev.NoRecord(command.ticket, command.ask, frozenset())
+        return ev.RecordFound(command.ticket, command.ask, self.traveller)
+
+    def _face(self, command: cmd.CompareFace) -> Event:
+        result = Check.SUCCESSFUL if self.score >= THRESHOLD else Check.FAILED
+        return ev.FaceCompared(command.ticket, command.ask, result, self.score, THRESHOLD, 1e-4, self.mono, 1)
+
+    @property
+    def now(self) -> Now:
+        return Now(self.mono, self.utc)
+
+    @property
+    def state(self) -> State:
+        return self.lane.state
+
+    def do(self, *events: Event) -> list[Command]:
+        """Hand events to the lane, with every answer that its commands call for; returns the commands."""
+        mark = len(self.log)
+        todo = list(events)
+        while todo:
+            event = todo.pop(0)
+            now = self.now
+            commands = self.lane.handle(event, now)
+            self.invariants.saw(event, now, commands)
+            self.log += commands
+            for command in commands:
+                answer = self.answers.get(type(command))
+                reply = answer(command) if answer else None
+                if reply is not None:
+                    todo.append(reply)
+        return self.log[mark:]
+
+    def wait(self, seconds: float) -> list[Command]:
+        """Let time pass; every deadline on the way is delivered at its moment."""
+        mark = len(self.log)
+        end = self.mono + seconds
+        while self.lane.deadline is not None and self.lane.deadline <= end:
+            step = max(0.0, self.lane.deadline - self.mono)
+            self.mono += step
+            self.utc += timedelta(seconds=step)
+            self.do(ev.Deadline())
+        self.utc += timedelta(seconds=end - self.mono)
+        self.mono = end
+        return self.log[mark:]
+
+    # -- gestures ------------------------------------------------------------------------------------------
+
+    def present(self, document: Document = DOCUMENT, side: Door = Door.A) -> list[Command]:
+        return self.do(ev.DocumentPresented(document, side))
+
+    def enter(self, door: Door = Door.A) -> None:
+        """The leaf opens, one person walks in, the leaf shuts."""
+        self.do(ev.DoorOpened(door))
+        self.wait(1.0)
+        self.do(ev.DoorwayBlocked(door), ev.PresenceChanged(1), ev.PersonPassed(door, True), ev.DoorwayCleared(door))
+        self.wait(1.0)
+        self.do(ev.DoorClosed(door))
+
+    def leave(self, door: Door = Door.B) -> None:
+        """The leaf opens, the person walks out, the leaf shuts."""
+        self.do(ev.DoorOpened(door))
+        self.wait(1.0)
+        self.do(ev.DoorwayBlocked(door), ev.PersonPassed(door, False))
+        if self.lane.enclosed:
+            self.do(ev.PresenceChanged(0))
+        self.do(ev.DoorwayCleared(door))
+        self.wait(1.0)
+        self.do(ev.DoorClosed(door))
+
+    def inside(self, score: float = 0.7) -> None:
+        """A passenger as far as the verdict and what follows at once from it."""
+        self.score = score
+        self.present()
+        if self.lane.enclosed:
+            self.enter()
+
+    # -- what happened ---------------------------------------------------------------------------------------
+
+    def all(self, kind: type[Command]) -> list[Any]:
+        return [command for command in self.log if type(command) is kind]
+
+    def alarms(self) -> list[AlarmCode]:
+        return [command.code for command in self.all(cmd.Alarm)]
+
+    def settled(self) -> list[tuple[int, str]]:
+        return [(command.ticket, command.outcome.value) for command in self.all(cmd.Settle)]
+
+    def accepted(self, order: str) -> bool:
+        return [a.accepted for a in self.all(cmd.Answer) if a.order == order] == [True]
+
+    def requested(self) -> set[Door]:
+        return set(self.invariants.requested)
