@@ -91,7 +91,7 @@ class Uplink:
         return self._connected and time.monotonic() - self._heard_mono < self._pace.silence_s_max
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set; then says goodbye and returns."""
+        """Until `stop` is set; then says goodbye and returns. Once only: its databases are closed then."""
         stroke_s = watchdog_s()
         notify("READY=1", "STATUS=started")
         while not stop.is_set():
@@ -104,6 +104,7 @@ class Uplink:
             self._tell_lane()
         notify("STOPPING=1")
         self._goodbye()
+        self._flights.close()
 
     # -- the connection
 

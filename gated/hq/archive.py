@@ -135,7 +135,8 @@ class Archive:
         if record.seq <= head.seq:
             return self._again(site, record, payload, head)
         try:
-            head_after = follow(self._over_hole(site, head, record), record)
+            head = self._over_hole(site, head, record)
+            head_after = follow(head, record)
             self._open(record, private)
         except ChainMissing:
             return Taken(Fate.MISSING, *identity, record.hash(), head, "records before it are missing")
@@ -202,7 +203,8 @@ class Archive:
     def _over_hole(self, site: str, head: Head, record: Record) -> Head:
         """The head to go on from. Where the lane says that it no longer holds what we miss (HQ went back to an older
         copy of its database, say), the hole is written down and the stream goes on behind it."""
-        if record.seq <= head.seq + 1:
+        begin = record.fact(None).first if record.kind == RecordsDropped.__name__ else record.seq
+        if begin <= head.seq + 1:
             return head
         spans = self.db.conn.execute(
             "SELECT spans FROM lanes WHERE site = ? AND lane = ?", (site, record.lane)
@@ -210,8 +212,8 @@ class Archive:
         firsts = {span["stream_id"]: span["first"] for span in json.loads(spans[0])} if spans else {}
         if firsts.get(record.stream_id) != record.seq:
             return head
-        self._hole(head, head.seq + 1, record.seq - 1, LOST)
-        return Head(head.lane, head.stream_id, record.seq - 1, record.prev)
+        self._hole(head, head.seq + 1, begin - 1, LOST)
+        return Head(head.lane, head.stream_id, begin - 1, record.prev)
 
     def _hole(self, head: Head, first: int, last: int, why: str) -> None:
         self.db.conn.execute(

@@ -153,6 +153,11 @@ class Flights:
         """What the lane holds, as a birth tells it."""
         return tuple(link.Span(s.stream_id, s.stream, s.first, s.last, self.acked(i)) for i, s in self.spans.items())
 
+    def close(self) -> None:
+        """Idempotent. Another uplink may write from now on."""
+        self._outbox.close()
+        self._store.close()
+
     def _rewind(self, stream_id: str, flight: _Flight, seq: int) -> None:
         flight.sent = seq
         flight.flying.clear()

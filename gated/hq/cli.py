@@ -1,0 +1,129 @@
+"""`gated-hq`, HQ's command. Each subcommand is imported when it is used, not before.
+
+Exit codes: 0 ok; 1 refused, or a fault was found; 2 wrong usage; 69 nobody answered.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from gated import __version__
+
+if TYPE_CHECKING:
+    from gated.mqtt import Broker
+
+EX_UNAVAILABLE = 69
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "keys": ("gated.hq.cli_keys:keys", "Make HQ's keys in a folder of their own."),
+    "ingest": ("gated.hq.cli_ingest:ingest", "Take records in from the lanes (systemd does this)."),
+    "lanes": ("gated.hq.cli_records:lanes", "Every lane: up or not, since when, what waits."),
+    "records": ("gated.hq.cli_records:records", "Records: list, show one, prove the chains, what was refused."),
+    "order": ("gated.hq.cli_orders:order", "Give one lane an officer's order and wait for its answer."),
+    "enrol": ("gated.hq.cli_registers:enrol", "Enrol people in HQ's register."),
+    "publish": ("gated.hq.cli_registers:publish", "Publish the register as a lane's cache."),
+}
+
+
+class Commands(click.Group):
+    """Subcommands that are imported when they are used; the help page imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="gated-hq %(version)s")
+def gated_hq() -> None:
+    """HQ's side of the gates: keys, records, orders, enrolments.
+
+    \b
+    Examples:
+      gated-hq keys ~/hq-keys
+      gated-hq ingest --db hq.db --key ~/hq-keys/hq.key --host broker.example --ca ca.crt ...
+      gated-hq lanes --db hq.db
+      gated-hq order tpe-t1/lane-07 open --ticket 41 --officer chen.w --key ~/hq-keys/orders.key ...
+    """
+
+
+def broker_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the broker is; `broker_of` makes them a `Broker`."""
+    file = click.Path(path_type=Path, dir_okay=False, exists=True)
+    for option in (
+        click.option("--host", required=True, envvar="GATED_HQ_BROKER", show_envvar=True, help="The broker."),
+        click.option("--port", type=click.IntRange(1, 65535), help="8883 with TLS, 1883 without."),
+        click.option("--plain", is_flag=True, help="Without TLS: for this machine's own broker alone."),
+        click.option("--ca", type=file, help="Who vouches for the broker; the system's trust store otherwise."),
+        click.option("--certificate", type=file, help="Our certificate."),
+        click.option("--certificate-key", type=file, help="Its private key."),
+        click.option("--username", help="Where the broker wants a name rather than a certificate."),
+        click.option("--password-file", type=file, help="A file that holds the password."),
+    ):
+        function = option(function)
+    return function
+
+
+def broker_of(
+    host: str,
+    port: int | None,
+    plain: bool,
+    ca: Path | None,
+    certificate: Path | None,
+    certificate_key: Path | None,
+    username: str | None,
+    password_file: Path | None,
+) -> "Broker":
+    """The `Broker` of `broker_options`. Raises `click.UsageError`."""
+    from gated.mqtt import Broker
+
+    if (certificate is None) != (certificate_key is None):
+        raise click.UsageError("--certificate and --certificate-key belong together: give both or neither")
+    if plain and (ca or certificate):
+        raise click.UsageError("--plain is without TLS, so --ca and --certificate would have no effect")
+    broker = Broker(
+        host=host,
+        port=port or (1883 if plain else 8883),
+        tls=not plain,
+        ca=ca,
+        certificate=certificate,
+        key=certificate_key,
+        username=username,
+        password=password_file.read_text(encoding="utf-8").strip() if password_file else None,
+    )
+    try:
+        broker.context()
+    except OSError as bad:
+        raise click.UsageError(f"--ca, --certificate or --certificate-key cannot be used: {bad}") from None
+    return broker
+
+
+def fail(text: str, exit_code: int = 1) -> NoReturn:
+    """One line for a person, and the exit code."""
+    click.echo(f"gated-hq: {text}", err=True)
+    sys.exit(exit_code)
+
+
+def main() -> NoReturn:
+    """The entry point."""
+    gated_hq.main(prog_name="gated-hq")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

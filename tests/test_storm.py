@@ -1,0 +1,67 @@
+"""kill -9 of uplink, broker and ingest at random while a lane records: every record is at HQ, once."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.uplink_rig import Rig, eventually
+
+PARTS = ("uplink", "broker", "ingest")
+
+
+def storm(folder: Path, seconds: float, seed: int) -> dict[str, int]:
+    """Let a lane record for `seconds` while parts are killed and started again. Returns what happened, counted.
+
+    The broker keeps nothing over its death, which is the worst that one can be."""
+    chance = random.Random(seed)
+    rig = Rig(folder)
+    counted = {f"{part} killed": 0 for part in PARTS}
+    try:
+        rig.broker.start()
+        rig.ingest_process()
+        rig.uplink_process()
+        eventually(lambda: rig.stored() >= 0 and rig.hq_db.exists(), 20, "ingest runs")
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            strike = time.monotonic() + chance.uniform(0.2, 1.6)
+            while time.monotonic() < strike:
+                rig.lane.passengers(1)
+                time.sleep(0.01)
+            part = chance.choice(PARTS)
+            counted[f"{part} killed"] += 1
+            if part == "broker":
+                rig.broker.restart()
+                continue
+            rig.kill(part)
+            (rig.uplink_process if part == "uplink" else rig.ingest_process)()
+        eventually(rig.all_acked, 60, "everything acknowledged after the storm")
+        rig.assert_exactly_once()
+        archive = rig.archive()
+        counters = archive.counters()
+        archive.close()
+        assert counters["stored"] == len(rig.lane.written)
+        assert counters.get("refusals", 0) == 0
+        return {
+            **counted,
+            "written": len(rig.lane.written),
+            "at HQ": counters["stored"],
+            "duplicates dropped": counters.get("duplicates", 0),
+        }
+    finally:
+        rig.close()
+
+
+def test_ten_seconds_of_storm(tmp_path: Path) -> None:
+    counted = storm(tmp_path, 10, seed=7)
+    print(counted)
+    assert sum(counted[f"{part} killed"] for part in PARTS) >= 5
+
+
+@pytest.mark.slow
+def test_a_minute_of_storm(tmp_path: Path) -> None:
+    counted = storm(tmp_path, 60, seed=11)
+    print(counted)
+    assert all(counted[f"{part} killed"] >= 5 for part in PARTS)
+    assert counted["duplicates dropped"] > 0, "a storm in which nothing was sent twice proved nothing"
