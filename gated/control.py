@@ -337,7 +337,11 @@ def _said(hint: Any) -> str:
 
 
 class Unavailable(Exception):
-    """The daemon cannot be asked: it does not run, or not for this user. The text says what to do."""
+    """The daemon cannot be asked. The text says what to do. `absent`: it does not run at all."""
+
+    def __init__(self, text: str, absent: bool = False) -> None:
+        super().__init__(text)
+        self.absent = absent
 
 
 class Client:
@@ -366,7 +370,7 @@ class Client:
             connection.connect(str(self.path))
         except OSError as bad:
             connection.close()
-            raise Unavailable(self._why(bad)) from None
+            raise self._unreachable(bad) from None
         return connection
 
     def _answers(self, connection: socket.socket, request: Request) -> Iterator[dict[str, Any]]:
@@ -387,9 +391,11 @@ class Client:
         except (ValueError, KeyError, TypeError):
             raise Unavailable(f"what listens at {self.path} does not speak this protocol") from None
 
-    def _why(self, bad: OSError) -> str:
+    def _unreachable(self, bad: OSError) -> Unavailable:
         if isinstance(bad, FileNotFoundError | ConnectionRefusedError):
-            return f"no lane daemon listens at {self.path}; start it: systemctl start gated-lane"
+            return Unavailable(f"no lane daemon listens at {self.path}; start it: systemctl start gated-lane", True)
         if isinstance(bad, PermissionError):
-            return f"no permission to use {self.path}; be a member of the technicians' group (see [control])"
-        return f"cannot reach the lane daemon at {self.path}: {bad.strerror or bad}"
+            return Unavailable(
+                f"no permission to use {self.path}; be a member of the technicians' group (see [control])"
+            )
+        return Unavailable(f"cannot reach the lane daemon at {self.path}: {bad.strerror or bad}")

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from gated.cli.check import read_all
 from gated.config import Config, ConfigError, load
 from gated.toml import locate
 
@@ -248,3 +249,19 @@ l = 4
         ("t", "u v", "h", "k"): 13,
         ("t", "u v", "l"): 14,
     }
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / "config").glob("*.toml")) + sorted((ROOT / "config/examples").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
+def test_every_shipped_configuration_is_complete(file: Path) -> None:
+    """Filled as the daemon does it, drivers' settings and policy included; no option stays unread."""
+    devices = read_all(load(file))
+    assert {"passport", "camera", "door"} <= devices.keys()
+
+
+def test_a_lane_of_each_shape_is_shipped() -> None:
+    shapes = {load(file).section("lane").text("topology") for file in SHIPPED}
+    assert shapes == {"mantrap", "single", "bidirectional"}

@@ -11,10 +11,10 @@ PRODUCT = ("gated", "drivers", "models")
 
 # The import rule. A module may import its own package and what its row names (a package stands for all in it);
 # the longest fitting row counts. `drivers` has a rule of its own below.
-_SHARED = ("gated.wire", "gated.store", "gated.config", "gated.control", "gated.mqtt", "gated.notify")
+_SHARED = ("gated.wire", "gated.store", "gated.config", "gated.control", "gated.mqtt", "gated.notify", "gated.logs")
 _BELOW_DAEMON = (
     "gated.biometrics", "gated.config", "gated.control", "gated.control_socket", "gated.guidance", "gated.icao",
-    "gated.lane", "gated.notify", "gated.store", "gated.toml", "gated.wire", "drivers", "models",
+    "gated.lane", "gated.logs", "gated.notify", "gated.store", "gated.toml", "gated.wire", "drivers", "models",
 )  # fmt: skip
 RULE: dict[str, tuple[str, ...]] = {
     "gated": (),
@@ -22,6 +22,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.config": ("gated.toml",),
     "gated.control": (),
     "gated.control_socket": ("gated.control",),
+    "gated.logs": (),
     "gated.mqtt": (),
     "gated.notify": (),
     "gated.wire": (),
@@ -35,7 +36,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.sync": _SHARED,
     "gated.daemon": _BELOW_DAEMON,
     "gated.cli": (*_BELOW_DAEMON, "gated.daemon", "gated.uplink", "gated.sync", "gated.mqtt"),
-    "gated.hq": ("gated.wire", "gated.icao", "gated.biometrics", "models", "gated.mqtt", "gated.notify"),
+    "gated.hq": ("gated.wire", "gated.icao", "gated.biometrics", "models", "gated.logs", "gated.mqtt", "gated.notify"),
 }
 DRIVERS = ("gated.lane.events", "gated.lane.commands", "gated.icao", "drivers.base", "drivers.links")
 
@@ -142,7 +143,7 @@ def silences(source: str) -> list[int]:
         if isinstance(node, ast.ExceptHandler):
             kinds = _names(node.type)
             broad = node.type is None or {"Exception", "BaseException"} & kinds
-            again = kinds <= {"BlockingIOError", "InterruptedError"}
+            again = kinds <= {"BlockingIOError", "InterruptedError", "TimeoutError"}
             said = any("#" in line for line in text[node.lineno - 1 : node.body[-1].end_lineno])
             if node.type is None or (_does_nothing(node.body) and (broad or not (again or said))):
                 lines.append(node.lineno)

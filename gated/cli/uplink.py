@@ -17,6 +17,6 @@ def uplink(here: Here) -> None:
 
     It has the network and no device; the lane has the devices and no network.
     """
-    from gated.uplink.main import main
+    from gated.uplink import serve
 
-    raise SystemExit(main(here.config))
+    raise SystemExit(serve(here.config))

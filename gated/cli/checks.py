@@ -1,0 +1,252 @@
+"""What `gated check` looks at: one function a subject, each gives findings. Changes nothing on the machine."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from gated.config import Config
+
+Result = Literal["ok", "warn", "fail"]
+
+KEYS = Path("/etc/gated/keys")
+DISK_FREE_BYTES_MIN = 500_000_000
+DEVICE_S_MAX = 12.0
+BROKER_S_MAX = 3.0
+CLOCK_ERROR_S_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table. `todo`: what to do where `result` is not ok."""
+
+    name: str
+    result: Result
+    found: str
+    todo: str = ""
+
+
+@contextlib.contextmanager
+def as_owner(folder: Path) -> Iterator[str | None]:
+    """As root: be the owner of `folder` meanwhile, with that user's groups, as the service is. Gives its name.
+
+    Otherwise root would find devices open to it that the lane cannot open, and leave files that it cannot write."""
+    try:
+        owner = folder.stat().st_uid
+        name = pwd.getpwuid(owner).pw_name
+    except (OSError, KeyError):
+        yield None
+        return
+    if os.geteuid() != 0 or owner == 0:
+        yield None
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    os.initgroups(name, pwd.getpwuid(owner).pw_gid)
+    os.setegid(pwd.getpwuid(owner).pw_gid)
+    os.seteuid(owner)
+    try:
+        yield name
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+# -- devices ----------------------------------------------------------------------------------------------------
+
+_DEVICE_TODO = {
+    "no_such_port": "is it plugged in and switched on? ls -l /dev/gated /dev/serial/by-id; dmesg | tail",
+    "no_permission": "the lane's user needs the group of that device: see SupplementaryGroups in gated-lane.service",
+    "port_busy": "another program holds it: fuser -v the port; ModemManager is kept away by systemd/60-gated.rules",
+    "cannot_open": "is it plugged in and switched on? v4l2-ctl --list-devices, or open the address with a player",
+    "open_timeout": "the camera does not answer: check its power, network and address",
+    "read_timeout": "it opened but gives no picture: check its stream settings, restart it",
+    "pins_unavailable": "check factory, that /dev/gpiochip* is there, and that no other program holds a pin",
+}
+
+
+def running_devices(states: dict[str, str]) -> Iterator[Finding]:
+    """What the running daemon says of its devices: a check must not take them away from it."""
+    for name, state in states.items():
+        if state == "lost":
+            yield Finding(f"device {name}", "fail", "lost", "check cable and power; the daemon tries again by itself")
+        else:
+            yield Finding(f"device {name}", "ok", state)
+
+
+def open_devices(settings: dict[str, Any], link_of: Callable[[str, Any], Any]) -> Iterator[Finding]:
+    """Open each device as the lane would, and close it. `settings`: section -> the driver's Settings."""
+    for section, values in settings.items():
+        name = f"device {section}"
+        try:
+            asyncio.run(_open(link_of(section, values), values))
+        except TimeoutError:
+            yield Finding(name, "fail", f"no answer within {DEVICE_S_MAX:g} s", "check cable and power")
+        except ValueError as bad:
+            yield Finding(name, "fail", str(bad), f"correct [{section}] in the configuration")
+        except Exception as bad:  # noqa: BLE001 - whatever a device does is a finding, never a crash of the check
+            why = getattr(bad, "why", type(bad).__name__)
+            yield Finding(name, "fail", str(bad), _DEVICE_TODO.get(why, "check cable, power and this section"))
+        else:
+            yield Finding(name, "ok", "opens")
+
+
+async def _open(link: Any, values: Any) -> None:
+    async with asyncio.timeout(DEVICE_S_MAX):
+        try:
+            if hasattr(values, "outputs"):
+                await link.open(getattr(values, "inputs", {}), values.outputs)
+            else:
+                await link.open()
+                if hasattr(values, "source"):
+                    await link.read()
+        finally:
+            await link.close()
+
+
+# -- what lies on the disk ------------------------------------------------------------------------------------------
+
+
+def networks(config: Config) -> Iterator[Finding]:
+    """Every network of the manifest is there and is the one that was evaluated."""
+    from models.loader import verified
+    from models.manifest import ModelError, models
+
+    for name, entry in models().items():
+        try:
+            verified(entry, config.models.dir)
+        except ModelError as bad:
+            yield Finding(f"model {name}", "fail", str(bad))
+        else:
+            yield Finding(f"model {name}", "ok", f"sha256 {entry.sha256[:12]}…")
+
+
+def databases(config: Config) -> Iterator[Finding]:
+    """The folder, the outbox, the cache: there, ours, readable."""
+    from gated.store.outbox import OutboxReader
+    from gated.store.sql import StoreCorrupt, StoreError
+
+    folder = config.store.dir
+    if not folder.is_dir():
+        yield Finding("store", "fail", f"{folder} is no folder", "systemd-tmpfiles --create gated.conf, or mkdir it")
+        return
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        yield Finding("store", "fail", f"{folder} cannot be written", "chown it to the lane's user (gated)")
+        return
+    lane = folder / "lane.db"
+    if not lane.exists():
+        yield Finding("lane.db", "ok", "not there yet: the lane makes it at its first start")
+    else:
+        reader = OutboxReader(lane)
+        try:
+            kept = sum(max(0, span.last - span.first + 1) for span in reader.spans())
+            yield Finding("lane.db", "ok", f"{lane.stat().st_size / 1e6:.1f} MB, {kept} records kept")
+        except StoreCorrupt as bad:
+            yield Finding("lane.db", "fail", str(bad), "keep the file for HQ; the lane begins a new one by itself")
+        except StoreError as bad:
+            yield Finding("lane.db", "fail", str(bad), "as it says")
+        finally:
+            reader.close()
+    caches = sorted(folder.glob("cache-*.db"), key=lambda path: path.stat().st_mtime)
+    if not caches:
+        yield Finding("cache", "warn", "none", "HQ has not published one for this lane: everybody is referred")
+    else:
+        age_h = (datetime.now(UTC).timestamp() - caches[-1].stat().st_mtime) / 3600
+        yield Finding("cache", "ok", f"{caches[-1].name}, written {age_h:.1f} h ago")
+
+
+def keys(config: Config) -> Iterator[Finding]:
+    """Every key is there, has 32 bytes, and is not open to everybody."""
+    for name, secret in (("cache", True), ("journal", True), ("hq_public", False), ("orders_public", False)):
+        path: Path = getattr(config.keys, name)
+        if str(path).startswith("/run/credentials/"):
+            path = KEYS / path.name
+        label = f"key {name}"
+        try:
+            info = path.stat()
+        except PermissionError:
+            yield Finding(label, "warn", f"{path} cannot be seen by this user", "run as root: sudo gated check")
+            continue
+        except OSError as bad:
+            sealed = "; or is it sealed to the TPM (LoadCredentialEncrypted)?" if secret else ""
+            yield Finding(label, "fail", f"{path}: {bad.strerror}", f"put it there (docs/install.md, Keys){sealed}")
+            continue
+        if info.st_size != 32:
+            yield Finding(label, "fail", f"{path} has {info.st_size} bytes, not 32", "copy it again from HQ, in binary")
+        elif secret and info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield Finding(label, "fail", f"{path} is open to other users", f"chmod 600 {path}")
+        else:
+            yield Finding(label, "ok", str(path))
+
+
+def disk(config: Config) -> Iterator[Finding]:
+    """Room for the outbox to grow while HQ cannot be reached."""
+    where = next((p for p in (config.store.dir, *config.store.dir.parents) if p.exists()), Path("/"))
+    free = shutil.disk_usage(where).free
+    found = f"{free / 1e9:.1f} GB free at {where}"
+    wanted = config.store.outbox_bytes_max + DISK_FREE_BYTES_MIN
+    if free < DISK_FREE_BYTES_MIN:
+        yield Finding(
+            "disk", "fail", found, f"free at least {DISK_FREE_BYTES_MIN / 1e9:.1f} GB: the lane stops without"
+        )
+    elif free < wanted:
+        todo = f"free {wanted / 1e9:.1f} GB, or lower [store] outbox_bytes_max"
+        yield Finding("disk", "warn", f"{found}, the outbox may need {wanted / 1e9:.1f} GB", todo)
+    else:
+        yield Finding("disk", "ok", found)
+
+
+# -- the world around -------------------------------------------------------------------------------------------------
+
+_TIME_ERROR = 5
+
+
+def clock() -> Iterator[Finding]:
+    """Whether the kernel's clock is steered, and how far it may be off (adjtimex(2), read only)."""
+    timex = (ctypes.c_long * 32)()  # struct timex: modes 0 (read), then offset, freq, maxerror in microseconds
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    error_s = timex[3] / 1e6
+    todo = "timedatectl; enable systemd-timesyncd or chrony. Until then the lane may refer everybody"
+    if state < 0:
+        yield Finding("clock", "warn", f"cannot be asked: {os.strerror(ctypes.get_errno())}", todo)
+    elif state == _TIME_ERROR:
+        yield Finding("clock", "warn", "not synchronised", todo)
+    elif error_s > CLOCK_ERROR_S_MAX:
+        yield Finding("clock", "warn", f"may be off by {error_s:.1f} s", todo)
+    else:
+        yield Finding("clock", "ok", f"synchronised, off by {error_s * 1000:.0f} ms at most")
+
+
+def broker(config: Config) -> Iterator[Finding]:
+    """Whether the broker's port answers from here. Says nothing of certificates: the uplink's log does."""
+    where = f"{config.uplink.host}:{config.uplink.port}"
+    try:
+        socket.create_connection((config.uplink.host, config.uplink.port), BROKER_S_MAX).close()
+    except OSError as bad:
+        todo = "check network, name server and firewall; the lane works on and keeps its records"
+        yield Finding("broker", "warn", f"{where}: {bad.strerror or bad}", todo)
+    else:
+        yield Finding("broker", "ok", f"{where} answers")
+
+
+def group(config: Config) -> Iterator[Finding]:
+    """Whether the technicians' group exists: without it only root may use the control socket."""
+    import grp
+
+    name = config.control.technician_group
+    try:
+        members = grp.getgrnam(name).gr_mem
+    except KeyError:
+        todo = "systemd-sysusers gated.conf, or groupadd it; until then only root may use gated status and the like"
+        yield Finding("technicians", "warn", f"no group {name}", todo)
+    else:
+        yield Finding("technicians", "ok", f"group {name}: {len(members)} members")
