@@ -124,7 +124,7 @@ def judge(found: Measures) -> Quality:
         (_ramp(found.eye_px, 16, 60), "come_closer"),
         (_ramp(found.fill, 1.0, 0.7), "step_back"),
         (_ramp(found.cut, 0.4, 0.05), "step_back"),
-        (_ramp(turned, 60, 10), "look_at_camera"),
+        (_ramp(turned, 60, 20), "look_at_camera"),
         (_ramp(found.sharpness, 0.04, 0.22), "hold_still"),
         (_ramp(found.brightness, 15, 60), None),
         (_ramp(found.brightness, 250, 210), None),
