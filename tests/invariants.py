@@ -131,7 +131,7 @@ class Invariants:
         if set(self.settled) != self.forgotten:
             raise Broken("settled and forgotten differ")
         if current is None:
-            found = reach(lane, (Document, Traveller))
+            found = reach({**vars(lane), "waiting": None}, (Document, Traveller))
             if found:
                 raise Broken(f"something of a passenger can be reached after Forget: {found}")
 

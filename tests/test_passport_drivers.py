@@ -1,5 +1,7 @@
 """The passport drivers keep the contract of their kind."""
 
+from types import MappingProxyType as frozen
+
 from drivers.passport import elyctis, lines, rte
 from tests.contract.passport import PassportContract
 from tests.hw_sim.readers import ElyctisReader, LinesReader, RteReader
@@ -21,17 +23,17 @@ class TestPlainLines(PassportContract):
 
 class TestAccessIs(PassportContract):
     driver, reader, guards_names = lines, LinesReader, False
-    options = {"preset": "access_is"}
-    dialect = {"family": "access_is", "ending": b"\r\n", "framed": True}
+    options = frozen({"preset": "access_is"})
+    dialect = frozen({"family": "access_is", "ending": b"\r\n", "framed": True})
 
 
 class TestHoneywell(PassportContract):
     driver, reader, guards_names, tells_removal = lines, LinesReader, False, True
-    options = {"preset": "honeywell"}
-    dialect = {"family": "honeywell", "one_run": True}
+    options = frozen({"preset": "honeywell"})
+    dialect = frozen({"family": "honeywell", "one_run": True})
 
 
 class TestNewland(PassportContract):
     driver, reader, guards_names, tells_removal = lines, LinesReader, False, True
-    options = {"preset": "newland"}
-    dialect = {"family": "newland", "one_run": True, "ending": b""}
+    options = frozen({"preset": "newland"})
+    dialect = frozen({"family": "newland", "one_run": True, "ending": b""})

@@ -204,6 +204,7 @@ class Rig:
 
     def ingest_process(self) -> None:
         """Start HQ's ingest as systemd would."""
+        Archive(self.hq_db).close()
         where = ("--host", "127.0.0.1", "--port", str(self.broker.port), "--plain")
         key = str(self.folder / "keys" / "hq.key")
         self._child("ingest", "-m", "gated.hq.cli", "ingest", "--db", str(self.hq_db), "--key", key, *where)

@@ -24,6 +24,7 @@ _TEXTS = b"VWRT"
 """Version, OCR version, serial number, product: answered with text."""
 _TEXT_MAX = 64
 _MRZ_MIN, _MRZ_MAX = 30, 160
+_GARBLED_MAX = 20
 _MRZ = re.compile(rb"[A-Z0-9<_?* \r\n]*\Z")
 _TEXT = re.compile(rb"[\x20-\x7e\r\n\t\x00]*\Z")
 
@@ -151,6 +152,9 @@ class _Session:
         self._loop = asyncio.get_running_loop()
         self._codec = Codec()
         self._heard_at = self._loop.time()
+        self._stirred = False
+        """Bytes came that have made no frame yet."""
+        self._garbled = 0
         self._due: dict[int, float] = {}
         """Command -> when it is asked (again)."""
         self._unanswered: dict[int, int] = {}
@@ -167,15 +171,18 @@ class _Session:
         while True:
             await self._ask_due()
             data = await hear(self._link, self._wake_at())
-            now = self._loop.time()
             if data:
-                self._heard_at = now
+                self._heard_at, self._stirred = self._loop.time(), True
                 frames = self._codec.feed(data)
-            elif self._codec.pending and now >= self._heard_at + self._settings.frame_gap_s:
+            elif self._stirred and self._loop.time() >= self._heard_at + self._settings.frame_gap_s:
                 frames = self._codec.silence()
+                self._stirred = False
+                if not frames:
+                    self._garble()
             else:
                 frames = []
             for frame in frames:
+                self._stirred, self._garbled = self._codec.pending, 0
                 if frame.command == VERSION and not ready:
                     ready = True
                     self._emit(DeviceReady(Part.PASSPORT))
@@ -199,8 +206,17 @@ class _Session:
             await self._link.write(encode(Frame(command, b"\x01" if command == CONTINUOUS else b"")))
 
     def _wake_at(self) -> float:
-        gap_ends = [self._heard_at + self._settings.frame_gap_s] if self._codec.pending else []
+        gap_ends = [self._heard_at + self._settings.frame_gap_s] if self._stirred else []
         return min([*self._due.values(), *gap_ends])
+
+    def _garble(self) -> None:
+        """Something was said, and not understood: ask again at once. A reader that only babbles is lost all the same."""
+        self._garbled += 1
+        if self._garbled > _GARBLED_MAX:
+            raise DeviceFault("garbled", f"{self._garbled} answers in a row made no frame")
+        for command, times in self._unanswered.items():
+            if times and command in self._due:
+                self._ask(command)
 
     def _answered(self, frame: Frame) -> None:
         if frame.command == INQUIRE:

@@ -101,7 +101,7 @@ class Archive:
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(SCHEMA_SQL)
+            connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA_SQL}COMMIT;")
 
     def close(self) -> None:
         """Idempotent."""

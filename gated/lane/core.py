@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from gated.lane import commands as cmd
+from gated.lane import events as ev
 from gated.lane import policy
 from gated.lane.commands import AlarmCode, Command, Light, Outcome, PromptCode
 from gated.lane.events import Device, Door, Now
@@ -107,6 +108,8 @@ class Core:
         self.closed_by: str | None = None
         self.service_by: str | None = None
         self.reset_needed = False
+        self.waiting: tuple[ev.DocumentPresented, float] | None = None
+        """The next passenger's document, laid down while this one was served, and when."""
         self._next_ticket = 1
         self._asked = 0
         self._due: float | None = None

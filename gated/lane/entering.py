@@ -20,7 +20,6 @@ from gated.lane.moves import (
     send_back,
     stuck,
 )
-from gated.lane.passage import Kind
 from gated.lane.proving import match, someone_passed_inside
 from gated.lane.trouble import obstacle
 
@@ -41,18 +40,14 @@ def busy(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
     """A second document while one passenger is served; the same one, read twice, is nothing."""
     if lane.passage is None or event.document != lane.passage.document:
         lane.say(cmd.Prompt(PromptCode.ONE_AT_A_TIME, event.side))
+        if lane.passage is not None:
+            lane.waiting = event, now.mono
 
 
-def present(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
-    """A passenger begins: chip, look-up and camera start together."""
-    if event.side not in lane.entries():
-        lane.say(cmd.Prompt(PromptCode.LANE_CLOSED, event.side))
-        return
-    guest = lane.open_ticket(Kind.PASSENGER, event.side, now, event.document)
-    lane.goto(State.CHECKING, now)
-    lane.ask(cmd.ReadChip, event.document)
-    lane.ask(cmd.LookUp, event.document)
-    lane.say(cmd.Watch(guest.ticket, guest.near))
+def removed(lane: Core, event: ev.DocumentRemoved, now: Now) -> None:
+    """Whoever waited with a document took it away."""
+    if lane.waiting is not None and lane.waiting[0].side is event.side:
+        lane.waiting = None
 
 
 def unreadable(lane: Core, event: ev.DocumentUnreadable, now: Now) -> None:
@@ -100,6 +95,7 @@ def _checked(lane: Core, now: Now) -> None:
 
 def check_removed(lane: Core, event: ev.DocumentRemoved, now: Now) -> None:
     """Taken away while it is still being read: the passenger begins again."""
+    removed(lane, event, now)
     if event.side is lane.guest.near:
         lane.say(cmd.Prompt(PromptCode.LEAVE_DOCUMENT, event.side))
         finish(lane, now)

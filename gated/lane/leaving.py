@@ -22,6 +22,7 @@ def recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
     else:
         lane.answer(guest.order, True)
         guest.order, guest.released = None, True
+        guest.blind = lane.gate.leaves[guest.far].blocked
         lane.goto(State.RELEASING, now)
         lane.request(guest.far)
 
@@ -56,6 +57,18 @@ def release_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
         clear(lane, now)
     else:
         against_the_way(lane, event, now)
+
+
+def release_doorway(lane: Core, event: ev.DoorwayBlocked, now: Now) -> None:
+    """Somebody stands in the far doorway: unless they are seen to pass, it stays open whether they did."""
+    if event.door is lane.guest.far:
+        lane.guest.blind = True
+
+
+def release_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
+    """An empty lane and nobody seen to pass: the same."""
+    if not event.persons:
+        lane.guest.blind = True
 
 
 def release_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:

@@ -23,7 +23,7 @@ DEFAULT: dict[type[Event], Handler] = {
     ev.UplinkReady: moves.nothing,
     ev.DocumentPresented: entering.busy,
     ev.DocumentUnreadable: moves.nothing,
-    ev.DocumentRemoved: moves.nothing,
+    ev.DocumentRemoved: entering.removed,
     ev.ChipRead: moves.nothing,
     ev.RecordFound: moves.nothing,
     ev.NoRecord: moves.nothing,
@@ -77,7 +77,7 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         **{event: charge.not_now for event in DEFAULT if issubclass(event, ev.Order)},
         ev.Started: entering.start,
     },
-    State.IDLE: {**_RESTING, ev.DocumentPresented: entering.present, ev.DocumentUnreadable: entering.unreadable},
+    State.IDLE: {**_RESTING, ev.DocumentPresented: moves.present, ev.DocumentUnreadable: entering.unreadable},
     State.CHECKING: {
         ev.Deadline: entering.check_overdue,
         ev.DocumentRemoved: entering.check_removed,
@@ -121,7 +121,12 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         ev.Recorded: leaving.recorded,
         ev.NotRecorded: leaving.not_recorded,
     },
-    State.RELEASING: {ev.Deadline: leaving.release_overdue, ev.PersonPassed: leaving.release_passed},
+    State.RELEASING: {
+        ev.Deadline: leaving.release_overdue,
+        ev.DoorwayBlocked: leaving.release_doorway,
+        ev.PersonPassed: leaving.release_passed,
+        ev.PresenceChanged: leaving.release_presence,
+    },
     State.CLEARING: {
         ev.Deadline: leaving.clear_overdue,
         ev.DoorClosed: leaving.clear_look_again,

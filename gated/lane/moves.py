@@ -1,7 +1,8 @@
 """Moves that more than one row makes: rest, refuse, refer, send back, clear. No I/O, no clock."""
 
+from gated.lane import commands as cmd
 from gated.lane import events as ev
-from gated.lane.commands import AlarmCode
+from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Door, Event, Now
 from gated.lane.gate import Severity
@@ -28,6 +29,26 @@ def rest(lane: Core, now: Now) -> None:
         lane.goto(State.CLOSED, now)
     else:
         lane.goto(State.IDLE, now)
+        _take_up(lane, now)
+
+
+def _take_up(lane: Core, now: Now) -> None:
+    """Serve the passenger who laid a document down meanwhile, if that was not too long ago."""
+    waiting, lane.waiting = lane.waiting, None
+    if waiting is not None and now.mono - waiting[1] <= lane.timing.waiting_s_max:
+        present(lane, waiting[0], now)
+
+
+def present(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
+    """A passenger begins: chip, look-up and camera start together."""
+    if event.side not in lane.entries():
+        lane.say(cmd.Prompt(PromptCode.LANE_CLOSED, event.side))
+        return
+    guest = lane.open_ticket(Kind.PASSENGER, event.side, now, event.document)
+    lane.goto(State.CHECKING, now)
+    lane.ask(cmd.ReadChip, event.document)
+    lane.ask(cmd.LookUp, event.document)
+    lane.say(cmd.Watch(guest.ticket, guest.near))
 
 
 def let_out_stranger(lane: Core, now: Now) -> None:

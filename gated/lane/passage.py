@@ -41,7 +41,8 @@ class Passage:
     released: bool = False
     """The far door was asked to open."""
     blind: bool = False
-    """The gate's sensors were lost while it was released: nobody saw whether the passenger crossed."""
+    """It was released, and the sensors cannot tell whether the passenger crossed: they were lost, or somebody stood in
+    the far doorway, or the lane was suddenly empty, and nobody was seen to pass."""
     order: str | None = None
     """An officer's order that is answered once it is durable."""
 

@@ -28,7 +28,7 @@ class Timing:
     """From somebody inside until the leaf behind them is shut."""
     match_s: float = 12.0
     """All tries of the face together."""
-    face_s: float = 6.0
+    face_s: float = 5.0
     """One try of the face."""
     finger_s: float = 12.0
     confirm_s: float = 2.0
@@ -54,10 +54,12 @@ class Timing:
     forced_grace_s: float = 1.5
     """A leaf that leaves its closed position this soon after a request was withdrawn was not forced."""
     face_tries: int = 2
+    waiting_s_max: float = 15.0
+    """A document that was laid down while another passenger was served is taken up this long afterwards."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
             if getattr(self, each.name) <= 0:
                 raise ValueError(f"{each.name} must be above zero, not {getattr(self, each.name)}")
-        if self.face_s > self.match_s:
-            raise ValueError("face_s is one try and cannot be longer than match_s, which is all of them")
+        if self.face_s * self.face_tries >= self.match_s:
+            raise ValueError("match_s is for all tries of the face: it must be above face_s times face_tries")

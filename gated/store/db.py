@@ -19,8 +19,9 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from gated.store.sql import BUSY_S, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
-from gated.wire.facts import STREAMS
-from gated.wire.record import stream_id
+from gated.wire.codec import WireError
+from gated.wire.facts import STREAMS, RecordsDropped
+from gated.wire.record import Record, stream_id
 
 APPLICATION_ID: Final = 0x67617465
 """The word "gate": what `file` and SQLite call a database of ours."""
@@ -134,8 +135,8 @@ class LaneDb:
             f"journal_size_limit={64 << 20}",
         ):
             self._pragma(setting)
-        if not blank:
-            self._pragma_check()
+        if not blank and self.path.stat().st_size <= CHECK_AT_OPEN_BYTES_MAX:
+            self.check(thorough=False)
         if found[1] < VERSION:
             with self.sql.atomic():
                 steps.apply(self.sql)
@@ -144,6 +145,7 @@ class LaneDb:
                 if blank:
                     self._begin(generation())
             sync_folder(self.path)
+        self._check_heads()
         self.new = blank
         self.generation = self.note("generation") or ""
         if not self.generation:
@@ -166,9 +168,21 @@ class LaneDb:
         row = self.sql.execute(f"PRAGMA {text}").fetchone()
         return row[0] if row else None
 
-    def _pragma_check(self) -> None:
-        if self.path.stat().st_size <= CHECK_AT_OPEN_BYTES_MAX:
-            self.check(thorough=False)
+    def _check_heads(self) -> None:
+        """Whether each stream's last record is the one that the next will refer to."""
+        heads = self.sql.execute(
+            """SELECT streams.seq, head, rows, outbox.seq, payload FROM streams LEFT JOIN outbox
+               ON outbox.rowid = (SELECT rowid FROM outbox AS o WHERE o.stream = streams.stream ORDER BY seq DESC LIMIT 1)"""
+        ).fetchall()
+        if len(heads) != len(STREAMS):
+            raise StoreCorrupt("corrupt", self.path, "a stream is missing")
+        for seq, head, rows, last, payload in heads:
+            try:
+                fits = rows == 0 and last is None if payload is None else (last, head_of(payload)) == (seq, head)
+            except (WireError, TypeError) as error:
+                raise StoreCorrupt("corrupt", self.path, "a stream's last record cannot be read") from error
+            if not fits:
+                raise StoreCorrupt("corrupt", self.path, "a stream's last record is not the one that it should be")
 
     def check(self, *, thorough: bool = True) -> None:
         """Read every page. `thorough` compares indexes with tables too. Raises `StoreCorrupt`."""
@@ -267,6 +281,15 @@ def _connect(path: Path, mode: int) -> Database:
     except BaseException:
         connection.close()
         raise
+
+
+def head_of(payload: bytes) -> bytes:
+    """The hash that the record after this one refers to. Raises `WireError`."""
+    record = Record.decode(payload)
+    if record.kind == RecordsDropped.__name__:
+        dropped: RecordsDropped = record.fact(None)
+        return dropped.head
+    return record.hash()
 
 
 def _put_aside(path: Path, utc: datetime) -> Path:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from gated.store.db import APPLICATION_ID, VERSION, LaneDb
+from gated.store.db import APPLICATION_ID, VERSION, LaneDb, head_of
 from gated.store.sql import ReadOnly, StoreCorrupt, StoreError, in_words
 from gated.wire.codec import WireError, split
 from gated.wire.facts import ALARM, CROSSING, STATE, STREAMS, Fact, RecordsDropped, TicketSettled, VerdictReached
@@ -172,8 +172,7 @@ class Outbox:
     def _marker(self, first: Record, last: Record, utc: datetime) -> Record:
         kind = RecordsDropped.__name__
         begin = first.fact(None).first if first.kind == kind else first.seq
-        head = last.fact(None).head if last.kind == kind else last.hash()
-        clear, _ = split(RecordsDropped(begin, last.seq, head))
+        clear, _ = split(RecordsDropped(begin, last.seq, head_of(last.encode())))
         return Record(
             last.lane, last.stream_id, last.stream, last.seq, first.prev, utc, self._boot, kind, clear, sealed=None
         )

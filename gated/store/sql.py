@@ -4,6 +4,7 @@ No table is known here. An error says what happened, to which file, and what a p
 holds a statement or a value.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -72,9 +73,9 @@ def in_words(path: Path) -> Iterator[None]:
 def _file_error(error: OSError, path: Path) -> StoreError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StoreError("cannot_open", path, f"there is no folder {path.parent}: make it, or set [store] dir")
-    if isinstance(error, PermissionError) or error.errno == 30:  # EROFS
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return StoreError("read_only", path, "give this user write permission to the file and its directory")
-    if error.errno == 28:  # ENOSPC
+    if error.errno == errno.ENOSPC:
         return StoreError("disk_full", path, "free space on its file system")
     return StoreError("io_error", path, f"the system says {os.strerror(error.errno or 0).lower()}")
 
@@ -97,8 +98,11 @@ class WriterLock:
             except OSError:
                 os.close(self._fd)
                 raise
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.pwrite(self._fd, f"{os.getpid():<15}\n".encode(), 0)  # one length: a full disk has room for it again
+            except OSError:
+                os.close(self._fd)
+                raise
 
     def release(self) -> None:
         """Let the next writer in."""

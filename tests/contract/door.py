@@ -232,6 +232,22 @@ class DoorContract:
                 await ears.until(DeviceReady(Device.DOOR))
                 await asyncio.sleep(0.2)
                 assert not await rig.output("a_request")
+                device.do(RequestOpen(Door.A))
+                await eventually(True, rig.effective, "a_request")
+
+        self.play(scenario)
+
+    def test_a_leaf_that_has_not_left_its_open_end_is_not_closed(self) -> None:
+        async def scenario(rig: Rig) -> None:
+            await quiet(rig)
+            async with running(self.device(rig)) as ears:
+                await rig.set("-a_closed", "+a_open")
+                await ears.until(DoorOpened(Door.A))
+                await rig.set("+a_closed")
+                await asyncio.sleep(0.1)
+                assert ears.events == []
+                await rig.set("-a_open")
+                await ears.until(DoorClosed(Door.A))
 
         self.play(scenario)
 

@@ -1,15 +1,15 @@
-"""What every passport driver owes the lane, over a cable in memory (virtual time) and over a pseudo terminal (real time).
+"""What every passport driver owes the lane, over memory (virtual time) and over a pseudo terminal (real time).
 
 A driver's test is a subclass of `PassportContract` that names driver, mirror and options.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from random import Random
-from types import ModuleType
-from typing import Any, ClassVar
+from types import MappingProxyType, ModuleType
+from typing import Any
 
 import pytest
 
@@ -128,13 +128,13 @@ class Rig:
 class PassportContract:
     """Subclass: name `driver`, `reader`, and the options of both."""
 
-    driver: ClassVar[ModuleType]
-    reader: ClassVar[type[Reader]]
-    options: ClassVar[dict[str, Any]] = {}
-    dialect: ClassVar[dict[str, Any]] = {}
-    tells_removal: ClassVar[bool] = False
-    guards_names: ClassVar[bool] = True
-    asks: ClassVar[bool] = False
+    driver: ModuleType
+    reader: type[Reader]
+    options: Mapping[str, Any] = MappingProxyType({})
+    dialect: Mapping[str, Any] = MappingProxyType({})
+    tells_removal: bool = False
+    guards_names: bool = True
+    asks: bool = False
     """Whether the driver notices by itself that the reader went mute."""
 
     # -- how a rig is built
@@ -244,6 +244,7 @@ class PassportContract:
                 await rig.ready()
                 rig.reader.spoil_next(Fault.HALF)
                 await rig.reader.insert(documents()[0])
+                await asyncio.sleep(0.2)
                 host.unplug()
                 assert await rig.fault(5.0) == "unplugged"
                 await rig.reader.remove()
@@ -377,5 +378,3 @@ class PassportContract:
             pty.unplug()
 
         asyncio.run(walk())
-
-

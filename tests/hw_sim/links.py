@@ -208,11 +208,12 @@ class Throttled(_Wrapper):
 
 
 class Unpluggable(_Wrapper):
-    """A link whose cable can be pulled at any moment, also in the middle of a read or write."""
+    """A link whose cable can be pulled at any moment, also in the middle of a read."""
 
     def __init__(self, link: ByteLink) -> None:
         super().__init__(link)
         self._pulled = asyncio.Event()
+        self._reading: asyncio.Future[bytes] | None = None
 
     def unplug(self) -> None:
         """From now on everything fails."""
@@ -228,18 +229,29 @@ class Unpluggable(_Wrapper):
         await self._link.open()
 
     async def read(self) -> bytes:
-        reading = asyncio.ensure_future(self._link.read())
+        self._reading = self._reading or asyncio.ensure_future(self._link.read())
         pulled = asyncio.ensure_future(self._pulled.wait())
         try:
-            await asyncio.wait((reading, pulled), return_when=asyncio.FIRST_COMPLETED)
-            if self._pulled.is_set():
-                raise LinkLost("unplugged")
-            return reading.result()
+            await asyncio.wait((self._reading, pulled), return_when=asyncio.FIRST_COMPLETED)
         finally:
             pulled.cancel()
-            reading.cancel()
+        if self._pulled.is_set():
+            await self._give_up()
+            raise LinkLost("unplugged")
+        done, self._reading = self._reading, None
+        return done.result()
 
     async def write(self, data: bytes) -> None:
         if self._pulled.is_set():
             raise LinkLost("unplugged")
         await self._link.write(data)
+
+    async def close(self) -> None:
+        await self._give_up()
+        await self._link.close()
+
+    async def _give_up(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
+            self._reading = None

@@ -225,12 +225,15 @@ class LinesReader(Reader):
                 await self._read()
                 continue
             end = next((at for at, byte in enumerate(rest) if byte in b"!."), -1)
-            if kind != b"M\r" or end < 0:
+            if b"\x16" in self._heard[start + 1 : start + 3 + max(end, 0)] or (len(kind) == 2 and kind != b"M\r"):
+                self._heard = self._heard[start + 1 :]  # half a command, and another begins
+                continue
+            if end < 0:
                 return
             command, self._heard = rest[: end + 1], rest[end + 1 :]
-            known = b"AIS" if self._family == "access_is" else b"ocr"
-            self._enabled |= command.startswith(b"ocrena1")
-            status = b"\x06" if command.startswith(known) else b"\x05"
+            known = (b"AISFWV?",) if self._family == "access_is" else (b"ocrena1", b"ocrats2")
+            self._enabled |= command[:-1] == b"ocrena1"
+            status = b"\x06" if command[:-1] in known else b"\x05"  # ENQ: "an invalid Tag or SubTag command"
             await self._say(command[:-1].replace(b"?", b"2.01") + status + command[-1:])
 
     async def _answer_newland(self) -> None:
