@@ -25,7 +25,7 @@ def replay(here: Here, journal: Path, key: Path | None) -> None:
     """
     from gated.daemon.replay import replay as run_again
 
-    result = run_again(journal, key or here.config.keys.journal)
+    result = run_again(journal, here.config, key)
     answer = {"events": result.events, "same": result.difference is None, "difference": result.difference}
     same = f"{result.events} events, the same commands again"
     here.say(answer, same if result.difference is None else f"after {result.events} events: {result.difference}")

@@ -5,14 +5,13 @@ comes through devices and the control socket, what goes out lies sealed in lane.
 
 import asyncio
 import contextlib
-import importlib
 import secrets
 import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -25,7 +24,7 @@ from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.policyfile import load_rules
+from gated.daemon.plan import SECTIONS, SHELL, FaceSettings, load_driver, machine_of, read_key, shape_of
 from gated.daemon.recorder import Recorder, Tap
 from gated.daemon.records import Facts
 from gated.daemon.requests import Authority, Requests
@@ -37,8 +36,6 @@ from gated.lane import events as ev
 from gated.lane.commands import Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now
-from gated.lane.machine import Lane
-from gated.lane.settings import Timing, Topology
 from gated.notify import notify, watchdog_s
 from gated.store.acks import AckedHeadsReader
 from gated.store.crossings import Crossings
@@ -50,38 +47,8 @@ from gated.wire.facts import DeviceChanged, LaneBooted, LaneChanged, OrderAnswer
 
 log = structlog.get_logger()
 
-KEY_BYTES = 32
 WRITER_S_MAX = 20.0
 """A writer that has not finished a round for so long hangs: the watchdog is no longer stroked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """[lane], the part that the daemon alone needs."""
-
-    topology: Topology
-    direction: Literal["entry", "exit", "both"]
-
-    def __post_init__(self) -> None:
-        if (self.direction == "both") != (self.topology is Topology.BIDIRECTIONAL):
-            raise ValueError("direction is both for a bidirectional lane, and only for one")
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyFile:
-    """[policy]."""
-
-    file: Path
-
-
-@dataclass(frozen=True, slots=True)
-class FaceSettings:
-    """[face]: which threshold of the models' manifest holds here, and what a usable picture is."""
-
-    threshold: str = "fmr_1e-3"
-    near_eye_px_min: float = 30.0
-    detection_width_px: int = 640
-    quality_min: float = 0.01
 
 
 @dataclass(slots=True)
@@ -115,10 +82,6 @@ class App:
         open_db: Build,
         serve_control: bool = True,
     ) -> None:
-        shape = config.section("lane").take(Shape)
-        config.section("lane").finish()
-        timing = config.section("timing").into(Timing)
-        rules = load_rules(config.section("policy").into(PolicyFile).file)
         config.section("face").into(FaceSettings)  # used by whoever made `workers`
         self.config, self.clock, self.workers, self.boot = config, clock, workers, boot
         self.queue = Queue()
@@ -128,9 +91,8 @@ class App:
         hq_public = read_key(keys.hq_public, "[keys] hq_public")
         self.recorder = Recorder(config.store.dir, hq_public, config.identity.id)
         self._add_drivers(config, links)
+        self.lane = machine_of(config)
         config.finish()
-        shell = {Device.MATCHER, Device.CACHE, Device.STORE}
-        self.lane = Lane(shape.topology, timing, rules, frozenset({*self._devices.by_device, *shell}))
         self._open_store(config, keys.journal, hq_public, open_db)
         self.look_up = LookUp(
             config.store.dir, read_key(keys.cache, "[keys] cache"), workers.faces.model, workers, self.emit
@@ -149,7 +111,7 @@ class App:
             lambda device, seconds: asyncio.ensure_future(self.recorder.record(device, seconds)),
             self.stop,
         )
-        self.facts = Facts(shape.direction)
+        self.facts = Facts(shape_of(config).direction)
         self.outlets = Outlets(
             emit=self.emit,
             door=self._devices.actuators[Device.DOOR],
@@ -169,18 +131,9 @@ class App:
     # -- wiring ------------------------------------------------------------------------------------------------
 
     def _add_drivers(self, config: Config, links: daemon_links.Links) -> None:
-        for name, device, side in (
-            ("passport", Device.PASSPORT, Door.A),
-            ("passport_b", Device.PASSPORT, Door.B),
-            ("camera", Device.CAMERA, Door.A),
-            ("door", Device.DOOR, Door.A),
-            ("indicator", Device.INDICATOR, Door.A),
-        ):
+        for name, (device, side) in SECTIONS.items():
             if name in config:
                 self._add_driver(config.section(name), device, side, links)
-        for needed in (Device.PASSPORT, Device.CAMERA, Device.DOOR):
-            if needed not in self._devices.by_device:
-                raise ConfigError(config.path, "is missing: a lane cannot do without it", None, needed.value)
 
     def _add_driver(self, section: Section, device: Device, side: Door, links: daemon_links.Links) -> None:
         module = load_driver(section)
@@ -263,7 +216,7 @@ class App:
         return {device.value: self._readings.get(device.value, "lost") for device in self._known()}
 
     def _known(self) -> list[Device]:
-        return [*self._devices.by_device, Device.MATCHER, Device.CACHE, Device.STORE]
+        return [*self._devices.by_device, *sorted(SHELL, key=lambda d: d.value)]
 
     def stop(self) -> None:
         """Finish whoever is inside, then end."""
@@ -349,32 +302,6 @@ class App:
                 ready = notify("READY=1", "STATUS=running") or True
             if asyncio.get_running_loop().time() - self.writer.flushed_mono < WRITER_S_MAX:
                 notify("WATCHDOG=1", f"STATUS={self.lane.state.value}")
-
-
-def load_driver(section: Section) -> Any:
-    """The module `drivers.<kind>.<driver>`. There is no other that would be tried in its place."""
-    kind, name = section.name.split("_")[0], section.text("driver")
-    if not name.isidentifier():
-        raise section.error("driver", "must be the name of a file in drivers/ without .py")
-    try:
-        return importlib.import_module(f"drivers.{kind}.{name}")
-    except ModuleNotFoundError as missing:
-        if missing.name != f"drivers.{kind}.{name}":
-            raise section.error("driver", f"needs the library {missing.name}, which is not installed") from None
-        folder = importlib.import_module(f"drivers.{kind}").__path__[0]
-        known = ", ".join(sorted(p.stem for p in Path(folder).glob("[a-z]*.py"))) or "none"
-        raise section.error("driver", f"there is no driver {name!r} for {kind}; there are: {known}") from None
-
-
-def read_key(path: Path, what: str) -> bytes:
-    """A key file: 32 bytes raw. Raises `ConfigError`."""
-    try:
-        key = path.read_bytes()
-    except OSError as bad:
-        raise ConfigError(path, f"{what} cannot be read: {bad.strerror}") from None
-    if len(key) != KEY_BYTES:
-        raise ConfigError(path, f"{what} must be {KEY_BYTES} bytes, found {len(key)}")
-    return key
 
 
 def build(
