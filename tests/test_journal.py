@@ -149,7 +149,10 @@ def test_the_wrong_key_is_told(tmp_path: Path) -> None:
         ("DELETE FROM journal WHERE n = 2", "journal_gap"),
         ("UPDATE journal SET mono = mono + 1 WHERE n = 3", "wrong_key"),
         ("UPDATE journal SET mono = mono + 1 WHERE n = 4", "journal_altered"),
-        ("UPDATE journal SET clear = replace(clear, '\"A\"', '\"B\"') WHERE n = 4", "journal_altered"),
+        (
+            "UPDATE journal SET clear = cast(replace(cast(clear AS TEXT), '\"A\"', '\"B\"') AS BLOB) WHERE n = 4",
+            "journal_altered",
+        ),
         ("UPDATE journal SET sealed = NULL WHERE n = 3", "journal_altered"),
         ("UPDATE journal SET sealed = (SELECT sealed FROM journal WHERE n = 2) WHERE n = 3", "wrong_key"),
     ],
@@ -158,8 +161,7 @@ def test_what_was_changed_on_the_disk_is_found(tmp_path: Path, change: str, why:
     path = tmp_path / "lane.db"
     write(path, HISTORY)
     with sqlite3.connect(path) as connection:
-        assert connection.execute(change.replace("replace(clear", "replace(cast(clear AS TEXT)")).rowcount == 1
-        connection.execute("UPDATE journal SET clear = cast(clear AS BLOB)")
+        assert connection.execute(change).rowcount == 1
     connection.close()
     reader = JournalReader(path, EVENTS, COMMANDS, KEY)
     with pytest.raises(StoreError) as altered:

@@ -38,19 +38,19 @@ steps: Final = Migrations("lane")
 @steps(name="0001_generation")
 def _generation(db: Database) -> None:
     for statement in (
-        "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE tickets (ticket INTEGER PRIMARY KEY)",
+        "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE TABLE tickets (ticket INTEGER PRIMARY KEY) STRICT",
         """CREATE TABLE streams (
             stream TEXT PRIMARY KEY, stream_id TEXT NOT NULL UNIQUE, seq INTEGER NOT NULL, head BLOB NOT NULL,
-            rows INTEGER NOT NULL, bytes INTEGER NOT NULL, dropped INTEGER NOT NULL) WITHOUT ROWID""",
+            rows INTEGER NOT NULL, bytes INTEGER NOT NULL, dropped INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
         """CREATE TABLE outbox (
             stream TEXT NOT NULL REFERENCES streams, seq INTEGER NOT NULL, payload BLOB NOT NULL,
-            PRIMARY KEY (stream, seq))""",
+            PRIMARY KEY (stream, seq)) STRICT""",
         """CREATE TABLE journal (
             id INTEGER PRIMARY KEY, boot TEXT NOT NULL, n INTEGER NOT NULL, mono REAL NOT NULL, utc TEXT NOT NULL,
-            clear BLOB NOT NULL, sealed BLOB, chain BLOB NOT NULL)""",
+            clear BLOB NOT NULL, sealed BLOB, chain BLOB NOT NULL) STRICT""",
         "CREATE UNIQUE INDEX journal_boot ON journal (boot, n)",
-        "CREATE TABLE crossings (person BLOB NOT NULL, direction TEXT NOT NULL, utc TEXT NOT NULL)",
+        "CREATE TABLE crossings (person BLOB NOT NULL, direction TEXT NOT NULL, utc TEXT NOT NULL) STRICT",
         "CREATE INDEX crossings_person ON crossings (person, utc)",
     ):
         db.execute(statement)
@@ -150,7 +150,7 @@ class LaneDb:
         self.generation = self.note("generation") or ""
         if not self.generation:
             raise StoreCorrupt("corrupt", self.path, "it does not name its generation")
-        self.next_ticket = int(self.note("ticket_mark") or 1)
+        self.next_ticket = self._mark()
         """The first ticket number that was never used."""
         with self.sql.atomic():
             self._reserve(self.next_ticket)
@@ -171,8 +171,8 @@ class LaneDb:
     def _check_heads(self) -> None:
         """Whether each stream's last record is the one that the next will refer to."""
         heads = self.sql.execute(
-            """SELECT streams.seq, head, rows, outbox.seq, payload FROM streams LEFT JOIN outbox
-               ON outbox.rowid = (SELECT rowid FROM outbox AS o WHERE o.stream = streams.stream ORDER BY seq DESC LIMIT 1)"""
+            """SELECT streams.seq, head, rows, outbox.seq, payload FROM streams LEFT JOIN outbox ON outbox.rowid =
+               (SELECT rowid FROM outbox AS o WHERE o.stream = streams.stream ORDER BY seq DESC LIMIT 1)"""
         ).fetchall()
         if len(heads) != len(STREAMS):
             raise StoreCorrupt("corrupt", self.path, "a stream is missing")
@@ -247,8 +247,14 @@ class LaneDb:
 
     def _pass_mark(self, ticket: int) -> None:
         # One ticket is open at a time and each is settled by a fact: half a block is ample between two facts.
-        if ticket + TICKETS_RESERVED // 2 >= int(self.note("ticket_mark") or 1):
+        if ticket + TICKETS_RESERVED // 2 >= self._mark():
             self._reserve(ticket + 1)
+
+    def _mark(self) -> int:
+        mark = self.note("ticket_mark") or "1"
+        if not mark.isascii() or not mark.isdigit() or len(mark) > 18:
+            raise StoreCorrupt("corrupt", self.path, "its ticket mark is no number")
+        return int(mark)
 
     def _reserve(self, first: int) -> None:
         self.set_note("ticket_mark", str(first + TICKETS_RESERVED))

@@ -43,6 +43,7 @@ _ADVICE: Final = {
     sqlite3.SQLITE_BUSY: ("busy", "another process holds it: find out who writes to it"),
     sqlite3.SQLITE_LOCKED: ("busy", "another connection holds it: find out who writes to it"),
 }
+_DAMAGE_ADVICE: Final = "the file is damaged or no database; it is kept aside for a person to look at"
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -52,9 +53,7 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     if code is None:
         return StoreError("database_error", path, f"SQLite's binding says {type(error).__name__}")
     if code & 0xFF in _DAMAGED:
-        return StoreCorrupt(
-            "corrupt", path, "the file is damaged or no database; it is kept aside for a person to look at"
-        )
+        return StoreCorrupt("corrupt", path, _DAMAGE_ADVICE)
     why, advice = _ADVICE.get(code & 0xFF, ("database_error", f"SQLite says {error.sqlite_errorname}"))
     return StoreError(why, path, advice)
 
@@ -66,6 +65,8 @@ def in_words(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise store_error(error, path) from error
+    except UnicodeDecodeError as error:  # text of a damaged page, or SQLite's own message about it
+        raise StoreCorrupt("corrupt", path, _DAMAGE_ADVICE) from error
     except OSError as error:
         raise _file_error(error, path) from error
 

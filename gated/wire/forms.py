@@ -85,6 +85,8 @@ def dumps(tree: Json) -> bytes:
 
 def loads(data: bytes) -> Json:
     """The tree that `data` is the canonical form of. Raises `WireError`."""
+    if type(data) is not bytes:
+        raise expected("bytes")
     if len(data) > DATA_MAX:
         raise WireError(f"longer than {DATA_MAX} bytes")
     try:
