@@ -27,7 +27,6 @@ LAMPS = Settings(
     a_red=Pin(22, active_low=True),
     b_green=Pin(23),
     b_red=Pin(24),
-    refresh_s=0.1,
 )
 
 
@@ -88,7 +87,6 @@ def test_a_lamp_that_the_lane_does_not_have_is_nobodys_fault() -> None:
     [
         ({"a_green": None, "a_red": None, "b_green": None, "b_red": None}, "name one"),
         ({"a_red": Pin(21)}, "a_red and a_green are both on pin 21"),
-        ({"refresh_s": 0.0}, "refresh_s"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, object], said: str) -> None:

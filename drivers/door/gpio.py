@@ -75,8 +75,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.alive_interval_s <= MONOFLOP_S / 2:
             raise ValueError(f"alive_interval_s must be above 0 and at most {MONOFLOP_S / 2}, or requests drop out")
-        if not 0.1 <= self.pulse_s < self.pulse_interval_s:
-            raise ValueError("pulse_s must be at least 0.1 (shorter pulses are overlooked) and below pulse_interval_s")
+        if not max(0.1, self.alive_interval_s) <= self.pulse_s < self.pulse_interval_s:
+            raise ValueError(
+                "pulse_s must be at least 0.1 (shorter pulses are overlooked) and alive_interval_s, "
+                "and below pulse_interval_s"
+            )
         if not 0 <= self.beam_debounce_s <= 0.03:
             raise ValueError("beam_debounce_s must be 0 to 0.03: a runner's leg breaks a barrier for little more")
         for name in ("contact_debounce_s", "presence_debounce_s", "button_debounce_s"):
@@ -149,8 +152,6 @@ class Device:
         self._emit: Emit = _no_emit
         self._ready = False
         self._wanted: set[Door] = set()
-        self._fault: LinkLost | None = None
-        self._nap: asyncio.Timeout | None = None
         self._levels: dict[str, Debounce] = {}
         self._closed: dict[Door, bool] = {}
         self._doorways: dict[Door, Doorway] = {}
@@ -205,20 +206,16 @@ class Device:
             self._wanted.discard(door)
             self._pulse_end.pop(door, None)
             self._request(door, False)
-        if self._nap is not None and not self._nap.expired():
-            self._nap.reschedule(now if self._fault else self._due())
 
     # -- time
 
     async def _next_change(self) -> PinChange | None:
         """The next change of an input, or None when something else is due."""
         try:
-            async with asyncio.timeout_at(self._due()) as self._nap:
+            async with asyncio.timeout_at(self._due()):
                 return await self._link.next()
         except TimeoutError:
             return None
-        finally:
-            self._nap = None
 
     def _due(self) -> float:
         waits = [self._alive_due]
@@ -232,8 +229,6 @@ class Device:
         return min(waits)
 
     def _tick(self, now: float) -> None:
-        if self._fault is not None:
-            raise self._fault
         for door, since in self._contradict.items():
             if now >= since + self._settings.contradiction_s_max:
                 raise DeviceFault("contacts_contradict", f"leaf {door.value} is open and closed at once")
@@ -265,14 +260,14 @@ class Device:
     def _request(self, door: Door, active: bool) -> None:
         try:
             self._link.write(f"{door.value.lower()}_request", active)
-        except LinkLost as lost:  # `do` must not raise: `run` ends by it instead
-            self._fault = lost
+        except LinkLost as lost:  # `do` must not raise; writing `alive` will, and ends `run`
+            _log.warning("door request not written", door=door.value, why=lost.why)
 
     # -- inputs
 
     def _begin(self, levels: Mapping[str, bool], now: float, emit: Emit) -> None:
         settings = self._settings
-        self._emit, self._ready, self._fault = emit, False, None
+        self._emit, self._ready = emit, False
         self._levels = {name: Debounce(active, settings.hold_s(name)) for name, active in levels.items()}
         self._pulse_end, self._pulse_next, self._contradict = {}, {}, {}
         self._doorways = {

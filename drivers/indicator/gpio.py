@@ -1,6 +1,5 @@
 """End displays of a lane: a green and a red lamp a side, on digital outputs. Green and red are never lit together."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -25,12 +24,8 @@ class Settings:
     a_red: Pin | None = None
     b_green: Pin | None = None
     b_red: Pin | None = None
-    refresh_s: float = 1.0
-    """How often the lamps are written again, which notices a board that went away."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.refresh_s <= 60:
-            raise ValueError("refresh_s must be above 0 and at most 60")
         if not self.outputs:
             raise ValueError("a_green is missing, and so are all other lamps: name one, or leave [indicator] out")
         used: dict[str, str] = {}
@@ -72,11 +67,7 @@ class Device:
             self._show(*Door)
             emit(DeviceReady(LaneDevice.INDICATOR))
             while True:
-                try:
-                    async with asyncio.timeout(self._settings.refresh_s):
-                        await self._link.next()
-                except TimeoutError:
-                    self._show(*Door)
+                await self._link.next()  # there are no inputs: it only ever raises
         finally:
             self._up = False
             await self._link.close()
@@ -90,7 +81,7 @@ class Device:
             return
         try:
             self._show(command.side)
-        except LinkLost as lost:  # `do` must not raise: the next refresh ends `run` by it
+        except LinkLost as lost:  # `do` must not raise; the link's `next` will, and ends `run`
             _log.warning("lamp not switched", side=command.side.value, why=lost.why)
 
     def _show(self, *sides: Door) -> None:

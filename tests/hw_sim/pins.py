@@ -6,7 +6,7 @@ Levels are logical on the board. `PinBoard` is used in virtual time through `Mem
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 from drivers.door.gpio import MONOFLOP_S
@@ -164,6 +164,11 @@ class MemoryPins:
     def plug(self) -> None:
         """The cable is back; the lane has to open the link again."""
         self._unplugged = False
+
+    def late(self, changes: Iterable[PinChange]) -> None:
+        """Changes that the lane hears of only now, as after its loop was busy."""
+        self._changes.extend(changes)
+        self._wake()
 
     def _let_go(self, why: LinkLost) -> None:
         self._board.ignore(self._heard)
