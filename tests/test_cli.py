@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from gated.cli.drawing import lane_lines, line
 from gated.config import load
 from gated.control import Answer, Code, Peer, Refused, Request, Snapshot
 from gated.control_socket import serve
+from gated.daemon.plan import machine_of
+from gated.lane import events as ev
+from gated.store.db import LaneDb
+from gated.store.journal import Journal
+from tests.play import DOCUMENT
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -301,6 +307,59 @@ def test_record(config: Path, lane: Lane) -> None:
     assert lane.asked == [control.RecordDevices("passport", 2.0)]
     assert run(config, "record", "../x").exit_code == 2
     assert run(config, "record", "passport", "--seconds", "0").exit_code == 2
+
+
+# -- replay ----------------------------------------------------------------------------------------------------------
+
+
+def a_day(config: Path) -> Path:
+    """The lane.db of a lane that started, saw one passenger, and refused them for want of answers."""
+    conf = load(config)
+    lane = machine_of(conf)
+    start = datetime(2026, 1, 2, tzinfo=UTC)
+    conf.keys.journal.write_bytes(bytes(range(32)))
+    db = LaneDb(conf.store.dir / "lane.db")
+    journal = Journal(db, conf.keys.journal.read_bytes(), "boot-1")
+    mono = 0.0
+    for event in (
+        ev.Started(1),
+        *(ev.DeviceReady(device) for device in ev.Device),
+        *(ev.DoorClosed(door) for door in ev.Door),
+        ev.PresenceChanged(0),
+        ev.DocumentPresented(DOCUMENT),
+    ):
+        mono += 0.1
+        now = ev.Now(mono, start + timedelta(seconds=mono))
+        journal.append(now, event, lane.handle(event, now))
+    assert lane.deadline
+    now = ev.Now(lane.deadline, start + timedelta(seconds=lane.deadline))
+    journal.append(now, ev.Deadline(), lane.handle(ev.Deadline(), now))
+    with db.transaction():
+        journal.flush()
+    db.close()
+    return db.path
+
+
+def test_replay_finds_the_same_commands_again_or_the_first_difference(config: Path) -> None:
+    journal = str(a_day(config))
+    result = run(config, "replay", journal)
+    assert result.exit_code == 0 and "events of 1 starts: the same commands again" in result.output
+    said = json.loads(run(config, "replay", "--json", journal).output)
+    assert said["same"] is True and said["events"] > 10
+    config.write_text(config.read_text() + "[timing]\ncheck_s = 20.0\n")
+    result = run(config, "replay", journal)
+    assert result.exit_code == 1 and "then a difference: boot boot-1, entry" in result.output
+    assert DOCUMENT.surname not in result.output and DOCUMENT.number not in result.output
+
+
+def test_replay_with_the_wrong_key_or_file(config: Path) -> None:
+    journal = str(a_day(config))
+    wrong = config.with_name("wrong.key")
+    wrong.write_bytes(bytes(32))
+    result = run(config, "replay", journal, "--key", str(wrong))
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert run(config, "replay", str(config)).exit_code == 1
+    assert run(config, "replay", journal, "--key", str(config)).exit_code == 78
 
 
 # -- check -----------------------------------------------------------------------------------------------------------

@@ -84,16 +84,12 @@ def read_all(config: "Config") -> dict[str, Any]:
     """Fill every section as the daemon does and leave no option unread. Section of a device -> its driver's Settings.
 
     Raises `ConfigError`."""
-    from gated.daemon.app import FaceSettings, PolicyFile, Shape, load_driver
-    from gated.daemon.policyfile import load_rules
-    from gated.lane.settings import Timing
+    from gated.daemon.plan import SECTIONS, FaceSettings, load_driver, machine_of
 
-    config.section("lane").take(Shape)
-    config.section("timing").into(Timing)
+    machine_of(config)
     config.section("face").into(FaceSettings)
-    load_rules(config.section("policy").into(PolicyFile).file)
     settings = {}
-    for name in ("passport", "passport_b", "camera", "door", "indicator"):
+    for name in SECTIONS:
         if name in config:
             section = config.section(name)
             settings[name] = section.into(load_driver(section).Settings)

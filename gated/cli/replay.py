@@ -18,16 +18,23 @@ from gated.cli.here import Here, command_here
 @click.option("--key", type=click.Path(path_type=Path), help="The journal's key; left out: the one in [keys] journal.")
 @command_here
 def replay(here: Here, journal: Path, key: Path | None) -> None:
-    """Run the events of JOURNAL through this version's machine and compare every command.
+    """Run the events of JOURNAL (a lane.db) through this version's machine and compare every command.
 
     Exit code 0: the same commands again. 1: the first difference is shown. The key opens personal data: it is
-    used, never shown.
+    used, never shown. Timing and policy are those of the configuration.
     """
     from gated.daemon.replay import replay as run_again
+    from gated.store.sql import StoreError
 
-    result = run_again(journal, here.config, key)
-    answer = {"events": result.events, "same": result.difference is None, "difference": result.difference}
-    same = f"{result.events} events, the same commands again"
-    here.say(answer, same if result.difference is None else f"after {result.events} events: {result.difference}")
-    if result.difference is not None:
+    try:
+        result = run_again(journal, here.config, key)
+    except StoreError as bad:
+        raise click.ClickException(str(bad)) from None
+    count = f"{result.events} events of {result.boots} starts"
+    same = result.difference is None
+    answer = {"events": result.events, "boots": result.boots, "same": same, "difference": result.difference}
+    here.say(
+        answer, f"{count}: the same commands again" if same else f"{count}, then a difference: {result.difference}"
+    )
+    if not same:
         raise SystemExit(1)
