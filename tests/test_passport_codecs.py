@@ -79,12 +79,52 @@ def test_lines_text(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("at", range(7, 40))
-def test_rte_flipped_bit_is_damage(at: int) -> None:
+@pytest.mark.parametrize("step", [1, 100])
+def test_rte_flipped_bit_is_damage(at: int, step: int) -> None:
     raw = bytearray(rte.encode(rte.Frame(0x20, documents()[0])))
     raw[at] ^= 0x02
     codec = rte.Codec()
-    found = [*codec.feed(bytes(raw)), *codec.silence()]
-    assert len(found) == 1 and isinstance(found[0], rte.Damaged)
+    found = [each for start in range(0, len(raw), step) for each in codec.feed(bytes(raw[start : start + step]))]
+    assert found == [rte.Damaged("garbled" if raw[at] < 0x20 and raw[at] != 0x0D else "bad_check")]
+    assert codec.silence() == []
+
+
+def test_rte_wrong_length_is_damage_without_a_check_too() -> None:
+    raw = bytearray(rte.encode(rte.Frame(0x20, documents()[0])))
+    raw[1] ^= 0x08
+    assert rte.Codec("none").feed(bytes(raw)) == [rte.Damaged("bad_length")]
+
+
+def test_rte_lost_header_and_lost_check_byte() -> None:
+    frame = rte.Frame(0x20, documents()[0])
+    raw = rte.encode(frame)
+    headless = rte.Codec()
+    found = [each for byte in raw[1:] for each in headless.feed(bytes((byte,)))]
+    assert [*found, *headless.silence()] == [rte.Damaged("garbled")]
+    # the next block's SOH stands where the check byte is missing: that block must not be lost with it
+    assert rte.Codec().feed(raw[:-1] + raw) == [rte.Damaged("bad_check"), frame]
+
+
+def test_rte_endless_text_behind_a_header_is_not_kept() -> None:
+    codec = rte.Codec()
+    for piece in [b"\x01\x61\x00OU\x02 ", *[b"A" * 50] * 100]:
+        codec.feed(piece)
+        assert codec.held <= CODECS["rte"][1]
+
+
+def test_rte_padding_becomes_fillers() -> None:
+    short = rte.Frame(0x20, ("P<UTOERIKSSON<<ANNA_MARIA".ljust(44, "_"), documents()[0][1]))
+    assert rte.mrz_lines(short) == ("P<UTOERIKSSON<<ANNA<MARIA".ljust(44, "<"), documents()[0][1])
+
+
+def test_lines_of_a_wrong_length_are_no_document_and_not_kept() -> None:
+    codec = lines.Codec()
+    assert codec.feed(b"A" * 91 + b"\r" + b"B" * 43 + b"\r" + b"C" * 45 + b"\r") == []
+    for _ in range(100):
+        assert codec.feed(b"D" * 25 + b"\r") == []
+        assert codec.held <= CODECS["lines"][1]
+    assert codec.silence() == [lines.Damaged()]
+    assert codec.feed(b"E" * 91 + b"\r") == []
 
 
 def test_rte_check_can_be_left_out() -> None:

@@ -111,7 +111,7 @@ def _size(held: bytearray, at: int) -> int | None:
     if len(held) < at + 3:
         return None
     length = held[at + 1] << 8 | held[at + 2]
-    data = bytes(held[at + 3 : at + 3 + length]) if length <= _MRZ_MAX else b""
+    data = bytes(held[at + 3 : at + 3 + length])
     if command == CONTINUOUS:
         fits = length == 1 and data in (b"", b"\x00", b"\x01")
     elif command == INQUIRE:
@@ -210,7 +210,7 @@ class _Session:
         return min([*self._due.values(), *gap_ends])
 
     def _garble(self) -> None:
-        """Something was said, and not understood: ask again at once. A reader that only babbles is lost all the same."""
+        """Something was said and not understood: ask again at once. A reader that only babbles is lost all the same."""
         self._garbled += 1
         if self._garbled > _GARBLED_MAX:
             raise DeviceFault("garbled", f"{self._garbled} answers in a row made no frame")

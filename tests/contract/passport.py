@@ -367,9 +367,10 @@ class PassportContract:
 
     def test_cancelling_closes_the_port(self) -> None:
         async def walk() -> None:
-            pty = Pty()
+            pty, rigs = Pty(), []
             for _ in range(2):  # the port is exclusive: a second run proves that the first let go
-                async with self.on_pty(pty) as rig:
+                rigs.append(self.on_pty(pty))  # kept, or the garbage collector would close it
+                async with rigs[-1] as rig:
                     await rig.ready()
                     assert rig.running is not None
                     rig.running.cancel()
