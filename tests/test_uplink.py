@@ -89,6 +89,21 @@ def test_neither_hq_nor_broker_holds_a_name_in_clear(tmp_path: Path) -> None:
     assert any(CANARY.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
+def test_what_is_sent_again_is_counted_and_dropped(rig: Rig) -> None:
+    rig.broker.start()
+    rig.ingest()
+    rig.lane.passengers(5)
+    with Spy(rig.hq_broker, link.topic(SITE, LANE, "ack")) as spy:
+        spy.until_hq_listens()
+        for _ in range(3):
+            for record in rig.lane.written:
+                spy.say("event", record.encode())
+        eventually(lambda: rig.archive().counters().get("duplicates", 0) == 2 * len(rig.lane.written))
+    rig.uplink()
+    eventually(rig.all_acked)
+    rig.assert_exactly_once()
+
+
 def test_lane_database_comes_later(rig: Rig) -> None:
     rig.lane.close()
     for file in rig.folder.glob("lane.db*"):

@@ -179,11 +179,10 @@ class Archive:
         """A number that HQ has already: the same record, or another one under its name."""
         chain = record.hash()
         stored = self.record(record.lane, record.stream_id, record.seq)
-        aside = stored is None and self._is_aside(record.lane, record.stream_id, record.seq, payload)
-        if stored == record or aside or (stored is None and self._in_hole(record)):
+        if stored == record or (stored is None and self._in_hole(record)):
             self.count("duplicates", 1)
             return Taken(Fate.DUPLICATE, record.stream_id, record.seq, chain, head)
-        why = "conflict: HQ has another record of this number"
+        why = "conflict: HQ has another record of this number, or set it aside"
         return self._refuse(site, record.lane, payload, (record.stream_id, record.seq), why)
 
     def _is_aside(self, lane: str, stream_id: str, seq: int, payload: bytes) -> bool:
@@ -224,6 +223,8 @@ class Archive:
         """Refuse; for good, and kept, once the same bytes came often enough."""
         stream_id, seq = named
         chain = _hash(payload)
+        if self._is_aside(lane, stream_id, seq, payload):  # the lane was told, and did not hear it
+            return Taken(Fate.SET_ASIDE, stream_id, seq, chain, self.head(lane, stream_id), why)
         mark = sha256(b"\0".join((lane.encode(), stream_id.encode(), str(seq).encode(), chain))).digest()
         times = self._refusals.pop(mark, 0) + 1
         if not stream_id or seq < 1 or times < self.REFUSALS_MAX:

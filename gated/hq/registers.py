@@ -1,0 +1,210 @@
+"""HQ's register of enrolled people: bound to the person, not to a document (E9). Sealed at rest under HQ's data key.
+
+Thin: enrolments, permits and control flags of the people in it, and the status of documents. Who holds the file
+without the data key learns how many people it has and when each row changed.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from gated.wire.codec import WireError, decode, encode, kinds, personal
+from gated.wire.seal import NONCE_BYTES, SealError, SealKey, derived, lookup_key, padded, unpadded
+
+SCHEMA_SQL = """
+CREATE TABLE IF NOT EXISTS persons (subject INTEGER PRIMARY KEY, sealed BLOB NOT NULL, changed TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS finding (place BLOB PRIMARY KEY, subject INTEGER NOT NULL REFERENCES persons) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS documents (
+    place BLOB PRIMARY KEY, sealed BLOB NOT NULL, changed TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+_PROOF = b"gated register"
+
+
+class RegisterFault(Exception):
+    """The register cannot do this. The text says why, without anybody's data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A permit (O1, O2, O3, O5, O9). `entries_left` None: any number."""
+
+    kind: str
+    start: date
+    end: date
+    entries_left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A travel document of a person."""
+
+    issuer: str = personal(limit=8)
+    number: str = personal(limit=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One enrolment. `face`: template, little-endian float32, made by the network `face_model`."""
+
+    subject: int
+    category: str
+    birth: date = personal()
+    sex: str = personal(limit=1)
+    surname: str = personal("", limit=64)
+    given_names: str = personal("", limit=64)
+    personal_number: str | None = personal(None, limit=64)
+    papers: tuple[Paper, ...] = personal((), limit=64)
+    permits: tuple[Permit, ...] = personal((), limit=64)
+    flags: frozenset[str] = personal(frozenset(), limit=64)
+    face: bytes | None = personal(None, limit=8192)
+    face_model: str = ""
+    usable_from: date | None = None
+    enrolled_on: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaperStatus:
+    """What is known of a document (W8): `lost`, `stolen`, `invalid`."""
+
+    paper: Paper = personal()
+    flags: frozenset[str] = field(default=frozenset(), repr=False, metadata={"personal": True})
+
+
+KINDS = kinds(Person, PaperStatus)
+
+
+class Register:
+    """The register. `data_key`: 32 bytes. One writer at a time. Raises `RegisterFault`, `sqlite3.Error`."""
+
+    def __init__(self, path: Path, data_key: bytes) -> None:
+        self._rows = SealKey(derived(data_key, "register rows"))
+        self._places = derived(data_key, "register look-up")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(descriptor)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA_SQL}COMMIT;")
+        self.db = Database(connection)
+        self._prove(path)
+
+    def _prove(self, path: Path) -> None:
+        """A wrong key is found at once, not at the first person."""
+        row = self.db.conn.execute("SELECT value FROM notes WHERE name = 'proof'").fetchone()
+        if row is None:
+            proof = self._rows.seal(_PROOF, _PROOF, os.urandom(NONCE_BYTES))
+            self.db.conn.execute("INSERT INTO notes VALUES ('proof', ?)", (proof,))
+            return
+        try:
+            self._rows.open(row[0], _PROOF)
+        except SealError:
+            self.close()
+            raise RegisterFault(f"{path} was sealed with another data key") from None
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.db.close()
+
+    # -- people
+
+    def enrol(self, person: Person) -> Person:
+        """Put a person in, and return them with their subject. Somebody whom the personal number or one of the
+        documents finds is the same person: what is new is added, and a new face replaces the old (E9)."""
+        with self.db.atomic():
+            known = self._known(person)
+            if known is not None:
+                person = _merged(known, person)
+            else:
+                last = self.db.conn.execute("SELECT max(subject) FROM persons").fetchone()[0]
+                person = replace(person, subject=(last or 0) + 1)
+            blob = self._sealed(person, str(person.subject).encode())
+            self.db.conn.execute("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)", (person.subject, blob, _now()))
+            for place in self._finders(person):
+                self.db.conn.execute("INSERT OR REPLACE INTO finding VALUES (?, ?)", (place, person.subject))
+        return person
+
+    def _known(self, person: Person) -> Person | None:
+        subjects = set()
+        for place in self._finders(person):
+            row = self.db.conn.execute("SELECT subject FROM finding WHERE place = ?", (place,)).fetchone()
+            if row is not None:
+                subjects.add(row[0])
+        if len(subjects) > 1:
+            raise RegisterFault(f"document and personal number lead to {len(subjects)} people: a person must look")
+        return self.person(subjects.pop()) if subjects else None
+
+    def _finders(self, person: Person) -> Iterator[bytes]:
+        if person.personal_number is not None:
+            yield lookup_key(self._places, "personal", person.personal_number)
+        for paper in person.papers:
+            yield lookup_key(self._places, "document", paper.issuer, paper.number)
+
+    def person(self, subject: int) -> Person:
+        """Raises `RegisterFault` for a subject that there is not."""
+        row = self.db.conn.execute("SELECT sealed FROM persons WHERE subject = ?", (subject,)).fetchone()
+        if row is None:
+            raise RegisterFault(f"the register has no subject {subject}")
+        opened = self._opened(row[0], str(subject).encode())
+        assert isinstance(opened, Person)
+        return opened
+
+    def people(self) -> Iterator[Person]:
+        """Everybody, in the order of enrolment."""
+        for (subject,) in self.db.conn.execute("SELECT subject FROM persons ORDER BY subject").fetchall():
+            yield self.person(subject)
+
+    # -- documents
+
+    def set_status(self, status: PaperStatus) -> None:
+        """What is known of a document from now on; no flags: nothing."""
+        place = lookup_key(self._places, "status", status.paper.issuer, status.paper.number)
+        if not status.flags:
+            self.db.conn.execute("DELETE FROM documents WHERE place = ?", (place,))
+            return
+        self.db.conn.execute(
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (place, self._sealed(status, place), _now())
+        )
+
+    def statuses(self) -> Iterator[PaperStatus]:
+        """Every document of which something is known."""
+        for place, blob in self.db.conn.execute("SELECT place, sealed FROM documents ORDER BY place").fetchall():
+            opened = self._opened(blob, place)
+            assert isinstance(opened, PaperStatus)
+            yield opened
+
+    def _sealed(self, row: Person | PaperStatus, place: bytes) -> bytes:
+        return self._rows.seal(padded(encode(row)), place, os.urandom(NONCE_BYTES))
+
+    def _opened(self, blob: bytes, place: bytes) -> Any:
+        try:
+            return decode(KINDS, unpadded(self._rows.open(blob, place)))
+        except (SealError, WireError) as bad:
+            raise RegisterFault(f"a row of the register cannot be read: {bad}") from None
+
+
+def _merged(known: Person, new: Person) -> Person:
+    papers = tuple(dict.fromkeys((*known.papers, *new.papers)))
+    return replace(
+        new,
+        subject=known.subject,
+        papers=papers,
+        personal_number=new.personal_number or known.personal_number,
+        face=new.face or known.face,
+        face_model=new.face_model if new.face else known.face_model,
+        permits=new.permits or known.permits,
+        flags=new.flags | known.flags,
+        enrolled_on=known.enrolled_on,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

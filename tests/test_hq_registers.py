@@ -1,0 +1,244 @@
+"""HQ's keys, the register of people, the counter and what a lane gets of it."""
+
+import json
+import sqlite3
+import stat
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gated.biometrics.face import Embedding, Look, Threshold
+from gated.hq import keys
+from gated.hq.cli import gated_hq
+from gated.hq.enrolment import Application, NotEnrolled, application_of, person_of
+from gated.hq.publisher import publish
+from gated.hq.registers import Paper, PaperStatus, Permit, Person, Register, RegisterFault
+from gated.icao import mrz
+from gated.store.cache import Cache
+from tests.data import shared_data
+
+DATA_KEY, CACHE_KEY = bytes(range(32)), bytes(range(1, 33))
+TODAY = date(2026, 11, 20)
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+TAIWANESE = "\n".join(
+    mrz.render(
+        "TD3",
+        issuer="TWN",
+        number="300123456",
+        nationality="TWN",
+        birth="900101",
+        sex="F",
+        expiry="310501",
+        surname="CHEN",
+        given_names="MEI LIN",
+        optional="A234567893",
+    )
+)
+SPECIMEN = "P<UTOERIKSSON<<ANNA<MARIA<<<<<<<<<<<<<<<<<<<\nL898902C36UTO7408122F1204159ZE184226B<<<<<10"
+
+
+class FixedEngine:
+    """A face engine without networks: what it sees is given."""
+
+    model = "fixed-1"
+    threshold = Threshold("t", 0.5, 1e-3)
+
+    def __init__(self, advice: str | None = None) -> None:
+        self.advice = advice
+
+    def look(self, image: Any) -> Look:
+        return Look(1, 0.9, self.advice is None, self.advice)
+
+    def embed(self, image: Any, look: Look) -> Embedding:
+        return np.full(128, 128**-0.5, np.float32)
+
+    def score(self, embedding: Embedding, template: bytes) -> float:
+        return float(embedding @ np.frombuffer(template, "<f4"))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    import cv2
+
+    path = tmp_path / "photo.png"
+    assert cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    return path
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Register:
+    return Register(tmp_path / "registers.db", DATA_KEY)
+
+
+def person(**changed: Any) -> Person:
+    given: dict[str, Any] = {
+        "subject": 0,
+        "category": "national",
+        "birth": date(1990, 1, 1),
+        "sex": "F",
+        "surname": "CHENCANARY",
+        "personal_number": "A234567893",
+        "papers": (Paper("TWN", "300123456"),),
+        "face": bytes(512),
+        "face_model": "m",
+    }
+    return Person(**{**given, **changed})
+
+
+# -- keys ----------------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_made_once_and_kept_secret(tmp_path: Path) -> None:
+    folder = tmp_path / "k"
+    keys.make(folder)
+    for file in keys.FILES:
+        mode = stat.S_IMODE((folder / file.name).stat().st_mode)
+        assert mode == (0o600 if file.secret else 0o644) and (folder / file.name).stat().st_size == 32
+    before = {file.name: (folder / file.name).read_bytes() for file in keys.FILES}
+    assert len(set(before.values())) == len(before)
+    with pytest.raises(keys.KeyFault, match="never overwritten"):
+        keys.make(folder)
+    (folder / "hq.key").unlink()
+    with pytest.raises(keys.KeyFault, match=r"hq\.pub"):
+        keys.make(folder)
+    assert not (folder / "hq.key").exists()
+
+
+def test_a_secret_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    keys.make(tmp_path / "k")
+    key = tmp_path / "k" / "data.key"
+    assert len(keys.secret(key)) == 32
+    key.chmod(0o640)
+    with pytest.raises(keys.KeyFault, match="chmod 600"):
+        keys.secret(key)
+    with pytest.raises(keys.KeyFault, match="no such file"):
+        keys.secret(tmp_path / "nothing")
+    key.write_bytes(b"short")
+    with pytest.raises(keys.KeyFault, match="5 bytes"):
+        keys.public(key)
+
+
+# -- the register ----------------------------------------------------------------------------------------------------
+
+
+def test_a_renewed_passport_is_the_same_person(register: Register) -> None:
+    first = register.enrol(person())
+    again = register.enrol(person(papers=(Paper("TWN", "399999999"),), face=None, face_model=""))
+    assert again.subject == first.subject == 1
+    assert again.papers == (Paper("TWN", "300123456"), Paper("TWN", "399999999"))
+    assert again.face == first.face and again.face_model == "m"
+    other = register.enrol(person(personal_number=None, papers=(Paper("UTO", "1"),)))
+    assert other.subject == 2
+    assert [p.subject for p in register.people()] == [1, 2]
+
+
+def test_a_document_of_one_and_a_number_of_another_is_for_a_person_to_look_at(register: Register) -> None:
+    register.enrol(person())
+    register.enrol(person(personal_number="B123456780", papers=(Paper("UTO", "1"),)))
+    with pytest.raises(RegisterFault, match="2 people"):
+        register.enrol(person(papers=(Paper("UTO", "1"),)))
+    assert len(list(register.people())) == 2
+
+
+def test_the_file_tells_nothing_and_another_key_opens_nothing(tmp_path: Path, register: Register) -> None:
+    register.enrol(person())
+    register.set_status(PaperStatus(Paper("UTO", "LOSTCANARY"), frozenset({"lost"})))
+    register.close()
+    found = b"".join(file.read_bytes() for file in tmp_path.glob("registers.db*"))
+    assert b"CANARY" not in found and b"A234567893" not in found and b"national" not in found
+    with pytest.raises(RegisterFault, match="another data key"):
+        Register(tmp_path / "registers.db", CACHE_KEY)
+
+
+def test_a_row_that_was_moved_does_not_open(tmp_path: Path, register: Register) -> None:
+    register.enrol(person())
+    register.enrol(person(personal_number=None, papers=(Paper("UTO", "1"),)))
+    db = sqlite3.connect(tmp_path / "registers.db")
+    with db:
+        db.execute("UPDATE persons SET sealed = (SELECT sealed FROM persons WHERE subject = 1) WHERE subject = 2")
+    db.close()
+    with pytest.raises(RegisterFault, match="cannot be read"):
+        register.person(2)
+
+
+# -- the counter -----------------------------------------------------------------------------------------------------
+
+
+def test_a_passport_and_a_photograph_become_a_person(photo: Path) -> None:
+    made = person_of(Application(TAIWANESE, photo), FixedEngine(), TODAY)
+    assert made.papers == (Paper("TWN", "300123456"),) and made.personal_number == "A234567893"
+    assert (made.surname, made.birth, made.sex) == ("CHEN", date(1990, 1, 1), "F")
+    assert made.face is not None and len(made.face) == 512 and made.face_model == "fixed-1"
+
+
+def test_what_cannot_be_enrolled_says_why_without_anybodys_data(photo: Path, tmp_path: Path) -> None:
+    cases = [
+        (Application(SPECIMEN[:-1] + "4", photo), FixedEngine(), "machine readable zone"),
+        (Application(SPECIMEN, photo), FixedEngine("uncover_face"), "uncover_face"),
+        (Application(SPECIMEN, tmp_path / "none.jpg"), FixedEngine(), "no such file"),
+        (Application(SPECIMEN, Path(__file__)), FixedEngine(), "is no picture"),
+    ]
+    for application, engine, why in cases:
+        with pytest.raises(NotEnrolled, match=why) as refused:
+            person_of(application, engine, TODAY)
+        assert "ERIKSSON" not in str(refused.value) and "L898902C" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"mrz": 5}, {"mrz": "x", "colour": 1}, {"mrz": "x", "birth": "soon"}, {"mrz": "x", "permits": [{}]}],
+)
+def test_a_wrong_line_of_an_enrolment_file(fields: dict[str, Any]) -> None:
+    with pytest.raises(NotEnrolled):
+        application_of(fields, Path())
+
+
+# -- publishing ------------------------------------------------------------------------------------------------------
+
+
+def test_the_lane_finds_who_was_enrolled(tmp_path: Path, register: Register) -> None:
+    permit = Permit("multiple_entry", date(2026, 1, 1), date(2027, 1, 1), 2)
+    enrolled = register.enrol(person(permits=(permit,), flags=frozenset({"exit_ban"}), usable_from=TODAY))
+    register.set_status(PaperStatus(Paper("UTO", "X1"), frozenset({"stolen"})))
+    path, note = publish(register, tmp_path, CACHE_KEY, "e1", NOW)
+    assert path.name == "cache-1.db" and note.generation == 1
+    cache = Cache(path, CACHE_KEY)
+    found = cache.by_document("TWN", "300123456")
+    assert found is not None and found == cache.by_person("A234567893")
+    assert (found.subject, found.face, found.face_model, found.usable_from) == (1, enrolled.face, "m", TODAY)
+    assert found.permits[0].entries_left == 2
+    assert cache.flags(1) == {"exit_ban"} and cache.document_flags("UTO", "X1") == {"stolen"}
+    assert cache.by_document("UTO", "X1") is None
+    assert publish(register, tmp_path, CACHE_KEY, "e1", NOW)[0].name == "cache-2.db"
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_from_photograph_to_cache_by_command(tmp_path: Path) -> None:
+    """Real pictures, the real networks."""
+    images = sorted((shared_data() / "faces" / "images").rglob("*.jpg"))
+    run = CliRunner()
+    assert run.invoke(gated_hq, ["keys", str(tmp_path / "keys")]).exit_code == 0
+    folder = tmp_path / "people"
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    lines = [{"mrz": TAIWANESE.split("\n"), "photo": str(image)} for image in images[:1]]
+    lines += [{"mrz": SPECIMEN, "photo": "broken.jpg"}]
+    (folder / "people.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    where = ["--registers", str(tmp_path / "registers.db"), "--key", str(tmp_path / "keys" / "data.key")]
+    done = run.invoke(gated_hq, ["enrol", *where, "--file", str(folder / "people.jsonl"), "--json"])
+    assert done.exit_code == 1, done.output
+    rows = json.loads(done.output[: done.output.rindex("]") + 1])
+    assert rows[0]["subject"] == 1 and "is no picture" in rows[1]["why"]
+    (tmp_path / "lane").mkdir()
+    cache_key = ["--cache-key", str(tmp_path / "keys" / "cache.key"), "--epoch", "e1"]
+    done = run.invoke(gated_hq, ["publish", *where, *cache_key, str(tmp_path / "lane")])
+    assert done.exit_code == 0 and "generation 1" in done.output, done.output
+    cache = Cache(tmp_path / "lane" / "cache-1.db", (tmp_path / "keys" / "cache.key").read_bytes())
+    found = cache.by_person("A234567893")
+    assert found is not None and found.face is not None and len(found.face) == 512
