@@ -120,7 +120,8 @@ class Invariants:
             if lane.deadline is None or lane.deadline > now.mono + longest:
                 raise Broken(f"{lane.state} waits without end")
         since = lane.gate.inside_since
-        if lane.enclosed and lane.state in STAYS and since is not None and now.mono > since + lane.timing.stay_s_max:
+        overdue = since is not None and now.mono > since + lane.timing.stay_s_max
+        if lane.enclosed and lane.state in STAYS and overdue and (lane.deadline is None or lane.deadline > now.mono):
             raise Broken("somebody is held inside beyond the longest stay")
         current = lane.passage.ticket if lane.passage else None
         open_tickets = self.opened - set(self.settled) - {current}

@@ -106,6 +106,10 @@ class Play:
     def state(self) -> State:
         return self.lane.state
 
+    def at(self, state: State) -> bool:
+        """Whether the lane is in this state."""
+        return self.lane.state is state
+
     def do(self, *events: Event) -> list[Command]:
         """Hand events to the lane, with every answer that its commands call for; returns the commands."""
         mark = len(self.log)

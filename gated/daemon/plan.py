@@ -1,4 +1,4 @@
-"""What lane.toml says of a lane, as the daemon reads it: shape, devices, drivers, the machine that follows from them."""
+"""What lane.toml says of a lane, as the daemon reads it: shape, devices, drivers, and the machine they make."""
 
 import importlib
 from dataclasses import dataclass

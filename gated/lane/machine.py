@@ -6,6 +6,7 @@ at any time in `trouble` and `charge`.
 """
 
 from gated.lane import charge, entering, leaving, moves, proving, referral, trouble
+from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.commands import Command
 from gated.lane.core import DWELL, Core, Handler, State
@@ -192,6 +193,23 @@ assert all(set(row) == EVENTS for row in TABLE.values()), "the table has no miss
 assert all(DWELL[s] is None or ev.Deadline in ROWS[s] for s in State), "a state with a dwell says what its end means"
 
 
+ANSWERS: dict[type[Event], tuple[type[cmd.Request], ...]] = {
+    ev.ChipRead: (cmd.ReadChip,),
+    ev.RecordFound: (cmd.LookUp,),
+    ev.NoRecord: (cmd.LookUp,),
+    ev.LookUpFailed: (cmd.LookUp, cmd.ReadFlags),
+    ev.FlagsRead: (cmd.ReadFlags,),
+    ev.FaceCompared: (cmd.CompareFace,),
+    ev.FaceAdvice: (cmd.CompareFace,),
+    ev.FingerCompared: (cmd.CompareFinger,),
+    ev.Recorded: (cmd.Record,),
+    ev.NotRecorded: (cmd.Record,),
+}
+"""Which request an answer may be the answer to."""
+
+assert set(ANSWERS) == {event for event in EVENTS if issubclass(event, ev.Ticketed)}
+
+
 class Lane(Core):
     """One lane. `handle` is its only input, the returned commands its only output."""
 
@@ -218,4 +236,6 @@ class Lane(Core):
     def _awaited(self, event: ev.Ticketed) -> bool:
         """A stale answer is dropped: it is not to the last request of its kind for the present ticket."""
         passage = self.passage
-        return passage is not None and passage.ticket == event.ticket and event.ask in passage.asks.values()
+        if passage is None or passage.ticket != event.ticket:
+            return False
+        return any(passage.asks.get(request) == event.ask for request in ANSWERS[type(event)])

@@ -1,0 +1,169 @@
+"""Any event in any state, and any order of events: the invariants hold and nothing raises."""
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from gated.icao.check import Check
+from gated.lane import commands as cmd
+from gated.lane import events as ev
+from gated.lane.core import State
+from gated.lane.events import EVENTS, Advice, Device, Door, Event
+from gated.lane.machine import TABLE
+from gated.lane.settings import Topology
+from tests.play import DEVICES, DOCUMENT, OTHER, TRAVELLER, Play
+from tests.test_lane_trouble import STEPS, reach
+
+FLAGGED = frozenset({"wanted"})
+
+
+def any_events(play: Play) -> list[Event]:
+    """Every class of event, with fields that concern this lane at this moment and some that do not."""
+    lane = play.lane
+    guest = lane.passage
+    ticket = guest.ticket if guest else 1
+    asks = [*guest.asks.values()] if guest else []
+    keys = [(t, a) for t in {ticket, ticket + 1} for a in {*asks, 999}]
+    found: list[Event] = [
+        ev.Deadline(), ev.EventsLost(3), ev.ClockStepped(90.0), ev.UplinkLost(), ev.UplinkReady(),
+        ev.DocumentPresented(DOCUMENT), ev.DocumentPresented(OTHER, Door.B), ev.DocumentUnreadable("check_digit"),
+        ev.DocumentRemoved(), ev.HelpPressed(), ev.FireStarted(), ev.FireEnded(), ev.MainsLost(), ev.MainsBack(),
+        ev.CloseLane("c", "hq"), ev.OpenLane("o", "hq"), ev.Reset("r", "wu"), ev.ServiceOn("s", "lin"),
+        ev.ServiceOff("f", "lin"),
+    ]  # fmt: skip
+    found += [event for device in DEVICES for event in (ev.DeviceLost(device, "x"), ev.DeviceReady(device))]
+    for door in Door:
+        found += [ev.DoorOpened(door), ev.DoorClosed(door), ev.DoorwayBlocked(door), ev.DoorwayCleared(door)]
+        found += [ev.ObstacleHit(door), ev.PersonPassed(door, True), ev.PersonPassed(door, False)]
+        found += [ev.ServiceDoor("d", "lin", door, True), ev.ServiceDoor("d", "lin", door, False)]
+    found += [ev.PresenceChanged(n, thing) for n in (0, 1, 2) for thing in (False, True)]
+    found += [kind("x", "wu", t) for kind in ORDERS for t in (ticket, 99)]
+    none, good = Check.NOT_SUPPORTED, Check.SUCCESSFUL
+    for t, a in keys:
+        found += [ev.ChipRead(t, a, none, none, none), ev.ChipRead(t, a, good, Check.ABORTED, good)]
+        found += [ev.RecordFound(t, a, TRAVELLER), ev.NoRecord(t, a, FLAGGED), ev.LookUpFailed(t, a, "io")]
+        found += [ev.FlagsRead(t, a, frozenset()), ev.FlagsRead(t, a, FLAGGED), ev.FaceAdvice(t, a, Advice.HOLD_STILL)]
+        found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, play.mono, n) for n in (1, 2)]
+        found += [ev.FaceCompared(t, a, Check.FAILED, 0.1, 0.4, 1e-3, play.mono, 1)]
+        found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, 0.0, 1), ev.FingerCompared(t, a, good, 1.0, 0.5)]
+        found += [ev.Recorded(t, a), ev.NotRecorded(t, a, "disk_full")]
+    return found
+
+
+ORDERS: Sequence[type[ev.TicketOrder]] = (ev.OfficerOpens, ev.OfficerRefuses, ev.OfficerRetries)
+
+
+@pytest.mark.parametrize("topology", Topology)
+@pytest.mark.parametrize("state", STEPS)
+def test_every_event_in_every_state(state: State, topology: Topology) -> None:
+    """Each cell of the table, twice in a row, with the invariants watched."""
+    try:
+        first = reach(state, topology)
+    except AssertionError:
+        assert topology is Topology.SINGLE, "only a lane of one leaf lacks states"
+        return
+    seen = {type(event) for event in any_events(first)}
+    assert seen | {ev.Started} == EVENTS
+    for k in range(len(any_events(first))):
+        play = reach(state, topology)
+        event = any_events(play)[k]
+        play.do(event)
+        play.wait(0.5)
+        play.do(event)
+        play.wait(60.0)
+
+
+def test_the_table_is_total() -> None:
+    assert set(TABLE) == set(State)
+    assert all(set(row) == EVENTS for row in TABLE.values())
+
+
+def _storm(seed: int, topology: Topology, steps: int) -> Play:
+    """A random walk over plausible events; answers come, do not come, or come late."""
+    rng = random.Random(seed)
+    play = Play(topology)
+    kinds: list[Callable[[], object]] = [
+        lambda: play.wait(rng.choice((0.1, 1.0, 5.0, 20.0))),
+        lambda: _step_clock(play, rng),
+    ]
+    silent = dict(play.answers)
+    for _ in range(steps):
+        if rng.random() < 0.3:
+            rng.choice(kinds)()
+        elif rng.random() < 0.1:
+            play.answers = {k: (None if rng.random() < 0.3 else v) for k, v in silent.items()}
+        elif rng.random() < 0.4 and play.requested():
+            (play.enter if rng.random() < 0.5 else play.leave)(next(iter(play.requested())))
+        else:
+            play.do(rng.choice(any_events(play)))
+    return play
+
+
+def _step_clock(play: Play, rng: random.Random) -> None:
+    play.utc += timedelta(seconds=rng.uniform(-1e6, 1e6))
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_storm(topology: Topology) -> None:
+    states = set()
+    for seed in range(25):
+        play = _storm(seed, topology, 250)
+        states.add(play.state)
+    assert len(states) > 3
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Hypothesis looks for the shortest order of events that breaks an invariant."""
+
+    @initialize(topology=st.sampled_from(Topology))
+    def begin(self, topology: Topology) -> None:
+        self.play = Play(topology)
+
+    @rule(k=st.integers(0, 10_000))
+    def event(self, k: int) -> None:
+        events = any_events(self.play)
+        self.play.do(events[k % len(events)])
+
+    @rule(seconds=st.sampled_from((0.2, 2.0, 15.0, 100.0)))
+    def wait(self, seconds: float) -> None:
+        self.play.wait(seconds)
+
+    @rule()
+    def walk_in(self) -> None:
+        if self.play.requested():
+            self.play.enter(next(iter(self.play.requested())))
+
+    @rule()
+    def walk_out(self) -> None:
+        if self.play.requested():
+            self.play.leave(next(iter(self.play.requested())))
+
+    @rule(silent=st.sampled_from((cmd.ReadChip, cmd.LookUp, cmd.CompareFace, cmd.Record, cmd.ReadFlags)))
+    def go_silent(self, silent: type[cmd.Command]) -> None:
+        self.play.answers[silent] = None
+
+    def teardown(self) -> None:
+        """However it went: devices back, nobody inside, a person resets, and the lane is idle again."""
+        play = self.play
+        play.answers = Play().answers
+        for _ in range(20):
+            events: list[Event] = [*(ev.DoorClosed(door) for door in play.lane.gate.leaves), ev.PresenceChanged(0)]
+            events += [ev.DoorwayCleared(door) for door in Door]
+            events += [ev.FireEnded(), ev.MainsBack(), *(ev.DeviceReady(device) for device in Device)]
+            events += [ev.ServiceOff("e1", "lin"), ev.OpenLane("e2", "hq"), ev.Reset("e3", "wu")]
+            play.do(*events)
+            if play.at(State.IDLE):
+                return
+            for door in play.requested():
+                play.do(ev.DoorOpened(door))
+            play.wait(30.0)
+        raise AssertionError(f"the lane never comes back: {play.state}")
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = hypothesis.settings(max_examples=60, stateful_step_count=40, deadline=None)
