@@ -150,11 +150,12 @@ class OpenCvLink:
             ):
                 if value:
                     video.set(option, value)
-            return _Source(video)
+            return _Source(video, self._read_timeout_s)
         if kind is Kind.FILE:
             own = float(video.get(cv2.CAP_PROP_FPS))
-            return _Source(video, 1.0 / (self._fps or (own if own > 0 else FILE_FPS)), paced=True, repeat=self._repeat)
-        return _Source(video, 1.0 / self._fps if self._fps else 0.0)
+            interval_s = 1.0 / (self._fps or (own if own > 0 else FILE_FPS))
+            return _Source(video, self._read_timeout_s, interval_s, paced=True, repeat=self._repeat)
+        return _Source(video, self._read_timeout_s, 1.0 / self._fps if self._fps else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class _Source:
     """An open `cv2.VideoCapture`, the seconds between two pictures, and whether we have to keep that pace ourselves."""
 
     video: Any
+    read_timeout_s: float
     interval_s: float = 0.0
     paced: bool = False
     repeat: bool = False
@@ -252,7 +254,10 @@ class _Capture(threading.Thread):
         while not self._halt.is_set():
             if source.paced and self._halt.wait(max(0.0, due - self.loop.time())):
                 return
+            asked = self.loop.time()
             if not video.grab():
+                if self.loop.time() - asked >= source.read_timeout_s:
+                    raise LinkLost("read_timeout")
                 again = source.repeat and video.set(cv2.CAP_PROP_POS_FRAMES, 0) and video.grab()
                 if not again:
                     raise LinkLost("end_of_file" if source.paced else "no_picture")
