@@ -153,6 +153,8 @@ class Device:
         self._ready = False
         self._wanted: set[Door] = set()
         self._levels: dict[str, Debounce] = {}
+        self._moving: set[str] = set()
+        """The inputs whose level has not held yet."""
         self._closed: dict[Door, bool] = {}
         self._doorways: dict[Door, Doorway] = {}
         self._contradict: dict[Door, float] = {}
@@ -177,6 +179,7 @@ class Device:
                 else:
                     self._settle(change.mono)
                     self._levels[change.name].feed(change.active, change.mono)
+                    self._moving.add(change.name)
                 self._tick(now)
         finally:
             self._ready = False
@@ -219,7 +222,7 @@ class Device:
 
     def _due(self) -> float:
         waits = [self._alive_due]
-        waits += [due for level in self._levels.values() if (due := level.due) is not None]
+        waits += [due for name in self._moving if (due := self._levels[name].due) is not None]
         waits += [since + self._settings.contradiction_s_max for since in self._contradict.values()]
         waits += self._pulse_end.values()
         if self._settings.mode == "pulse":
@@ -269,6 +272,7 @@ class Device:
         settings = self._settings
         self._emit, self._ready = emit, False
         self._levels = {name: Debounce(active, settings.hold_s(name)) for name, active in levels.items()}
+        self._moving = set()
         self._pulse_end, self._pulse_next, self._contradict = {}, {}, {}
         self._doorways = {
             door: Doorway(
@@ -305,7 +309,10 @@ class Device:
 
     def _settle(self, mono: float) -> None:
         """Every level that held by `mono` counts now, in the order in which they began."""
-        held = [(since, name) for name, level in self._levels.items() if (since := level.settle(mono)) is not None]
+        if not self._moving:
+            return
+        held = [(since, name) for name in self._moving if (since := self._levels[name].settle(mono)) is not None]
+        self._moving = {name for name in self._moving if self._levels[name].due is not None}
         for since, name in sorted(held):
             self._accept(name, self._levels[name].active, since)
 
