@@ -134,6 +134,13 @@ def test_every_option_is_explained(section: str, settings: type[Any]) -> None:
         )
 
 
+def test_no_option_is_explained_that_nobody_reads() -> None:
+    for section in {name for name, _ in OPTIONS}:
+        known = {f.name for name, settings in OPTIONS if name == section for f in fields(settings)} | {"driver"}
+        shown = set(re.findall(r"^(?:# )?(\w+) = ", section_text(section), re.MULTILINE))
+        assert shown <= known, f"[{section}] {shown - known}"
+
+
 @pytest.mark.parametrize(
     ("section", "settings"),
     [pair for pair in OPTIONS if pair[0] in ("timing", "store", "control", "models", "log", "face")],
