@@ -66,7 +66,7 @@ class TestElyctis(PassportContract):
             rig, _ = self.in_memory("delayed")
             async with rig:
                 await rig.ready()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(0.5)  # between two polls
                 await rig.reader.insert(documents()[0])  # its first text is under way ...
                 await rig.reader.remove()  # ... and the second reading finds nothing
                 await asyncio.sleep(5.0)
