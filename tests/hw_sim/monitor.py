@@ -76,7 +76,7 @@ class Monitor:
         """Who is inside now, by which door and since when."""
         self.service = False
         self.deaths: list[float] = []
-        self._gate = gate
+        self.gate = gate
         self._now = now
         self._kept: dict[Body, float] = {}
         self._dead_since: float | None = None
@@ -130,18 +130,18 @@ class Monitor:
     def _outputs_safe(self, died: float) -> None:
         if self._dead_since != died:
             return
-        for door in self._gate.leaves:
-            if self._gate.effective(door):
+        for door in self.gate.leaves:
+            if self.gate.effective(door):
                 self._flag("outputs_after_death", f"leaf {door} is still requested {SAFE_S} s after the lane died")
 
     def _leaves_open_in_fire(self) -> None:
-        for door, leaf in self._gate.leaves.items():
-            if self._gate.burning and not leaf.passable and not leaf.stuck:
+        for door, leaf in self.gate.leaves.items():
+            if self.gate.burning and not leaf.passable and not leaf.stuck:
                 self._flag("fire_shut", f"leaf {door} is shut in a fire")
 
     def _leaf(self, door: str) -> None:
         """A leaf passed a mark: are two open together, and is anybody kept or freed?"""
-        leaves = self._gate.leaves
+        leaves = self.gate.leaves
         if leaves[door].closed:
             self._opened.pop(door, None)
         else:
@@ -162,7 +162,7 @@ class Monitor:
 
     def _excused_together(self) -> bool:
         """Not the lane's doing: fire, a technician, force or a key on the later leaf, a contact that lies."""
-        gate = self._gate
+        gate = self.gate
         if gate.burning or self.service or any(leaf.cause is Cause.FIRE for leaf in gate.leaves.values()):
             return True
         if any(gate.lies(f"{door}_{end}") for door in gate.leaves for end in ("closed", "open")):
@@ -183,9 +183,9 @@ class Monitor:
             self.entered.pop(body, None)
             return
         # In a single lane the line of A is no leaf: whoever came in by B and goes on passed leaf B.
-        leaf = self._gate.leaves.get(door) or self._gate.leaves["b"]
+        leaf = self.gate.leaves.get(door) or self.gate.leaves["b"]
         way = "ba" if door == "a" else "ab"
-        cause = Cause.FIRE if self._gate.burning else leaf.cause or Cause.REQUEST
+        cause = Cause.FIRE if self.gate.burning else leaf.cause or Cause.REQUEST
         if body.kind is not Kind.THING:
             self.passages.append(Passage(self.now(), body, way, cause))
             if way == "ba" and self.topology is not Topology.BIDIRECTIONAL and cause is Cause.REQUEST:
@@ -195,7 +195,7 @@ class Monitor:
 
     def _freed(self, body: Body) -> None:
         since = self._kept.pop(body, None)
-        if since is None or body.kind is Kind.THING or any(leaf.stuck for leaf in self._gate.leaves.values()):
+        if since is None or body.kind is Kind.THING or any(leaf.stuck for leaf in self.gate.leaves.values()):
             return
         if self.now() - since > self.stay_s_max:
             self._flag("kept_inside", f"{body.name} was shut in for {self.now() - since:.0f} s")

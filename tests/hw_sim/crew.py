@@ -1,0 +1,130 @@
+"""The processes of a demonstration: started in order, watched, and never left behind."""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "config" / "mosquitto" / "demo.conf"
+END_S = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+class CrewError(Exception):
+    """A process cannot be started, or ended when it should not. The text says which, and what to do."""
+
+
+def mosquitto() -> str:
+    """The broker's program. Raises `CrewError`."""
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise CrewError("mosquitto is not installed: apt install mosquitto (or `make broker`)")
+    return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """In the child: the kernel kills it when the demonstration dies, however that was."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Crew:
+    """Context manager: every process that was started in it has ended when it is left. Logs lie in `logs`."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The last one first: the lane finishes before its broker goes."""
+        for name in reversed(list(self.processes)):
+            self.end(name)
+
+    def python(self, name: str, *arguments: str, piped: bool = False) -> subprocess.Popen[str]:
+        """Start one of our own modules."""
+        return self.start(name, [sys.executable, "-m", *arguments], piped=piped)
+
+    def start(self, name: str, command: Sequence[str], *, piped: bool = False) -> subprocess.Popen[str]:
+        """Start a process; `piped`: its standard output is ours to read."""
+        environment: Mapping[str, str] = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENCV_LOG_LEVEL": "OFF"}
+        with (self._logs / f"{name}.log").open("a", encoding="utf-8") as log:
+            out: IO[str] | int = subprocess.PIPE if piped else log
+            self.processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  (all are started before any thread)
+            )
+        return self.processes[name]
+
+    def broker(self, folder: Path, port: int) -> None:
+        """mosquitto on the loopback, up and listening. Raises `CrewError`."""
+        program = mosquitto()
+        folder.mkdir(parents=True, exist_ok=True)
+        conf = folder / "mosquitto.conf"
+        text = TEMPLATE.read_text(encoding="utf-8").format(port=port, dir=folder, persistence="true")
+        conf.write_text(text, encoding="utf-8")
+        folder.chmod(0o777)  # started by root, mosquitto becomes a user of its own
+        self.start("broker", [program, "-c", str(conf)])
+        self.wait("broker", lambda: _listens(port), 5.0)
+
+    def wait(self, name: str, ready: Callable[[], bool], within_s: float) -> None:
+        """Until `ready()`. Raises `CrewError` where the process ends before, or it takes too long."""
+        until = time.monotonic() + within_s
+        while not ready():
+            self.check()
+            if time.monotonic() > until:
+                raise CrewError(f"{name} is not ready after {within_s:g} s; its log:\n{self.tail(name)}")
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Raises `CrewError` for a process that ended by itself with an error."""
+        for name, process in self.processes.items():
+            if process.poll():
+                raise CrewError(f"{name} ended with code {process.returncode}; its log:\n{self.tail(name)}")
+
+    def tail(self, name: str) -> str:
+        """The end of a log."""
+        return (self._logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-1500:].strip()
+
+    def end(self, name: str) -> None:
+        """Ask it to end, then make it."""
+        process = self.processes.pop(name)
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,183 @@
+"""`python -m tests.hw_sim demo`: one lane clears passengers end to end, live, with real networks and a real broker.
+
+Six processes: broker, HQ's ingest, the lane's uplink, the lane, the simulator, and this one, which only looks on.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
+from tests.hw_sim.gallery import GalleryError, people, show
+from tests.hw_sim.screen import Screen, table
+
+VAR = ROOT / "var"
+READY_S = 30.0
+PASSENGER_S_MAX = 60.0
+"""A demonstration that takes longer than this for each passenger is ended as a failure."""
+KEYS = (
+    "passengers",
+    "genuine",
+    "impostors",
+    "granted",
+    "referred",
+    "wrong_grants",
+    "wrong_referrals",
+    "records_lost",
+    "doors_unsafe",
+    "passage_s_median",
+    "software_ms_p95",
+)
+"""What every result has, in this order; the rest follows."""
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.hw_sim demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--passengers", type=int, default=12, metavar="N")
+    parser.add_argument("--seed", type=int, default=1, metavar="S")
+    parser.add_argument(
+        "--people",
+        type=Path,
+        metavar="DIR",
+        help="a folder of photographs for each person; else public-domain portraits are fetched",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep everything here: databases, logs, picture")
+    parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="how much faster than life people move")
+    chosen = parser.parse_args(given)
+    if not 1 <= chosen.passengers <= 5000:
+        parser.error("--passengers must be 1 to 5000")
+    if not 0.5 <= chosen.speed <= 10:
+        parser.error("--speed must be 0.5 to 10")
+    return chosen
+
+
+def main(given: Sequence[str]) -> int:
+    """0: a clean run; 1: the monitor found something wrong; 2: the demonstration could not be run."""
+    chosen = arguments(given)
+    screen = Screen(quiet=chosen.json)
+    picture_folder: Path = (chosen.out or VAR / "demo").resolve()
+    work = picture_folder if chosen.out else Path(tempfile.mkdtemp(prefix="gated-demo-"))
+    sockets = Path(tempfile.mkdtemp(prefix="gated-"))
+    try:
+        result = _run(chosen, work, sockets, screen)
+        picture_folder.mkdir(parents=True, exist_ok=True)
+        picture = picture_folder / "timeline.png"
+        _draw(work, result, picture, screen)
+    except (CrewError, GalleryError) as bad:
+        screen.close()
+        print(f"demo: {bad}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        screen.close()
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
+        if not chosen.out:
+            shutil.rmtree(work, ignore_errors=True)
+    if chosen.json:
+        print(json.dumps({key: result[key] for key in KEYS} | result))
+    else:
+        screen.print(table(result, picture))
+    return 0 if result["clean"] else 1
+
+
+def _run(chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen) -> dict[str, Any]:
+    from models.loader import CACHE
+    from models.manifest import ModelError
+    from tests.hw_sim.site import Plan, prepare
+
+    mosquitto()
+    for name in ("yunet", "sface"):
+        if not (CACHE / f"{name}.onnx").exists():
+            raise CrewError(f"the network {name} is not there: make models (or python -m models.obtain)")
+    if work.exists() and any(work.iterdir()):
+        raise CrewError(f"{work} is not empty: name another folder with --out")
+    work.mkdir(parents=True, exist_ok=True)
+    folder = _people(chosen.people, screen)
+    today = datetime.now(UTC).date()
+    plan = Plan(
+        people=str(folder.resolve()),
+        seed=chosen.seed,
+        passengers=chosen.passengers,
+        today=today.isoformat(),
+        speed=chosen.speed,
+        camera_port=free_port(),
+        broker_port=free_port(),
+        models=str(CACHE),
+        sockets=str(sockets),
+    )
+    everybody = people(folder)
+    screen.say(f"enrolling people from {folder}")
+    try:
+        for line in prepare(work, plan, everybody, show(everybody, plan.seed, plan.passengers, today)):
+            screen.say(line)
+    except ModelError as bad:
+        raise CrewError(f"{bad}: make models") from None
+    limit_s = READY_S + 90.0 + PASSENGER_S_MAX * plan.passengers / plan.speed
+    with Crew(work / "logs") as crew:
+        return _processes(crew, plan, work, screen, limit_s)
+
+
+def _processes(crew: Crew, plan: Any, work: Path, screen: Screen, limit_s: float) -> dict[str, Any]:
+    until = time.monotonic() + limit_s
+    crew.broker(work / "broker", plan.broker_port)
+    at = ("--host", "127.0.0.1", "--port", str(plan.broker_port), "--plain")
+    database, key = str(work / "hq.db"), str(work / "keys" / "hq.key")
+    crew.python("ingest", "gated.hq.cli", "ingest", "--db", database, "--key", key, *at)
+    crew.wait("ingest", (work / "hq.db").exists, READY_S)
+    simulator = crew.python("simulator", "tests.hw_sim.simulator", str(work), piped=True)
+    crew.wait("simulator", plan.pins.exists, READY_S)
+    crew.python("lane", "tests.hw_sim.lane_process", str(work / "lane.toml"), str(plan.pins))
+    crew.wait("lane", plan.control.exists, READY_S)
+    crew.python("uplink", "gated.uplink", "--config", str(work / "lane.toml"))
+    with screen.live(plan.control):
+        reader = threading.Thread(target=_listen, args=(simulator, screen), daemon=True)
+        reader.start()
+        while reader.is_alive():
+            reader.join(0.25)
+            crew.check()
+            if time.monotonic() > until:
+                raise CrewError(f"not finished after {limit_s:.0f} s; the lane's log:\n{crew.tail('lane')}")
+    simulator.wait(10.0)
+    crew.check()
+    found: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _listen(simulator: Any, screen: Screen) -> None:
+    for line in simulator.stdout:
+        screen.happened(json.loads(line))
+
+
+def _people(given: Path | None, screen: Screen) -> Path:
+    """The folder of people: the given one, or public-domain portraits, fetched once."""
+    if given is not None:
+        return given
+    from tests.hw_sim.portraits import PortraitError, obtain
+
+    folder = VAR / "portraits"
+    try:
+        obtain(folder, screen.say)
+    except PortraitError as bad:
+        raise CrewError(str(bad)) from None
+    return folder
+
+
+def _draw(work: Path, result: dict[str, Any], path: Path, screen: Screen) -> None:
+    try:
+        from tests.hw_sim.timeline import draw
+    except ImportError as missing:
+        screen.say(f"no timeline: {missing}")
+        return
+    draw(json.loads((work / "trace.json").read_text(encoding="utf-8")), result, path)

@@ -1,0 +1,125 @@
+"""Photographs of people for the demonstration: a folder a person, the first enrolled, the others shown to the camera.
+
+The file that was enrolled is never shown. People with one photograph are never enrolled: they come as impostors or as
+strangers. Nothing is copied anywhere; pictures are read from where they lie.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from tests.hw_sim.cast import Cast, Enrolment, Manner, Passenger, Truth
+from tests.hw_sim.papers import Paper, passport
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+IMPOSTORS = 0.3
+"""Share of impostors, at least a quarter; everybody else who may not pass comes besides."""
+OTHERS = 0.06
+"""Share of the banned, of the unknown and of those with an expired document, together; the rest is genuine."""
+MANNERS = {
+    Manner.PLAIN: 80,
+    Manner.HESITATES: 10,
+    Manner.WRONG_DOCUMENT_FIRST: 3,
+    Manner.UNREADABLE_FIRST: 3,
+    Manner.LOOKS_AWAY: 4,
+}
+"""What genuine passengers of the demonstration do: nothing that a good lane would not forgive."""
+
+
+class GalleryError(Exception):
+    """The folder of people cannot be used. The text says what is needed."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's photographs, in the order of their names. `enrolled` is None for whoever has but one."""
+
+    name: str = field(repr=False)
+    enrolled: Path | None = field(repr=False)
+    shown: tuple[Path, ...] = field(repr=False)
+
+
+def people(folder: Path) -> list[Person]:
+    """Everybody in `folder`: one sub-folder with pictures each. Raises `GalleryError`."""
+    if not folder.is_dir():
+        raise GalleryError(f"{folder} is not a folder; it must hold a folder of photographs for each person")
+    found = []
+    for each in sorted(path for path in folder.iterdir() if path.is_dir()):
+        pictures = sorted(p for p in each.iterdir() if p.suffix.lower() in SUFFIXES)
+        if len(pictures) > 1:
+            found.append(Person(each.name, pictures[0], tuple(pictures[1:])))
+        elif pictures:
+            found.append(Person(each.name, None, (pictures[0],)))
+    enrolled = sum(person.enrolled is not None for person in found)
+    if not enrolled or len(found) < 2:
+        raise GalleryError(
+            f"{folder} holds {len(found)} people, {enrolled} of them with two photographs or more; at least two"
+            " people are needed, and one with two photographs: one to enrol, another to show to the camera"
+        )
+    return found
+
+
+@dataclass
+class Show:
+    """The demonstration's cast, and which photograph each visit shows. `photos` by `Passenger.take`."""
+
+    cast: Cast
+    photos: dict[int, Path]
+    strangers: list[Path]
+    """Faces of people who come along and are in no register."""
+
+
+def show(everybody: Sequence[Person], seed: int, count: int, today: date) -> Show:
+    """Who comes: seeded, at least a quarter of them impostors who show the document of somebody enrolled.
+
+    The same people, seed, count and day give the same show, in whichever process."""
+    rng = random.Random(f"show {seed}")
+    enrolled = [k for k, person in enumerate(everybody) if person.enrolled is not None]
+    wanted = min(len(enrolled), max(2, count))
+    known = sorted(rng.sample(enrolled, wanted))
+    papers = {k: passport(rng, k, today) for k in known}
+    impostors = max(math.ceil(count / 4), round(count * IMPOSTORS)) if count > 1 else 0
+    others = round(count * OTHERS)
+    truths = [Truth.IMPOSTOR] * impostors + [rng.choice(_OTHERS) for _ in range(others)]
+    truths += [Truth.GENUINE] * (count - len(truths))
+    rng.shuffle(truths)
+    made = Show(Cast([], [Enrolment(k, papers[k]) for k in known], len(everybody), today), {}, [])
+    deck: list[int] = []
+    for take, truth in enumerate(truths):
+        deck = deck or rng.sample(known, len(known))
+        made.cast.passengers.append(_passenger(rng, made, everybody, papers, take, truth, deck.pop()))
+    singles = [person.shown[0] for person in everybody if person.enrolled is None]
+    made.strangers = rng.sample(singles, min(8, len(singles))) or [everybody[known[-1]].shown[0]]
+    return made
+
+
+_OTHERS = (Truth.BANNED, Truth.NOT_ENROLLED, Truth.EXPIRED)
+
+
+def _passenger(
+    rng: random.Random,
+    made: Show,
+    everybody: Sequence[Person],
+    papers: dict[int, Paper],
+    take: int,
+    truth: Truth,
+    owner: int,
+) -> Passenger:
+    """`owner`: whose turn it is to come, or to have their document abused."""
+    person, paper, flags = owner, papers[owner], frozenset[str]()
+    if truth is Truth.IMPOSTOR:
+        person = rng.choice([k for k in range(len(everybody)) if k != owner])
+    elif truth is not Truth.GENUINE:
+        # Somebody of whom HQ knows something else: a document of their own, so that nobody else is troubled by it.
+        paper = passport(rng, owner, made.cast.today, expired=truth is Truth.EXPIRED)
+        flags = frozenset({"exit_ban"}) if truth is Truth.BANNED else flags
+        if truth is not Truth.NOT_ENROLLED:
+            made.cast.enrolments.append(Enrolment(owner, paper, flags))
+    manner = rng.choices(list(MANNERS), list(MANNERS.values()))[0] if truth is Truth.GENUINE else Manner.PLAIN
+    other = passport(rng, -1, made.cast.today) if manner is Manner.WRONG_DOCUMENT_FIRST else None
+    made.photos[take] = rng.choice(everybody[person].shown)
+    name = f"p{take + 1:03}"
+    return Passenger(name, person, paper, truth, manner, rng.randrange(2**32), other_paper=other, take=take)

@@ -1,0 +1,253 @@
+"""The simulator's process of a demonstration: gate, reader, camera, people and officer, in real time.
+
+`python -m tests.hw_sim.simulator FOLDER` tells what happens in lines of JSON on standard output and, once HQ has every
+record, writes FOLDER/result.json. It meets the lane only at a pty, an HTTP stream and the pin socket, and HQ only in
+HQ's database and at the order desk.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from gated.control import Client, Status, Unavailable
+from gated.hq.archive import Archive
+from gated.hq.keys import secret
+from gated.hq.orders import Asked, NoAnswer, carry
+from gated.mqtt import Broker
+from gated.wire.facts import AlarmRaised, Fact, OfficerCalled
+from gated.wire.orders import Action
+from tests.hw_sim.gallery import Show, people, show
+from tests.hw_sim.gatesim import PinServer
+from tests.hw_sim.happenings import Happening, Topology, What
+from tests.hw_sim.officer import NAME, Officer
+from tests.hw_sim.picture import HEIGHT, WIDTH, Canvas, Cutter
+from tests.hw_sim.pins import PinBoard
+from tests.hw_sim.pty import Pty
+from tests.hw_sim.readers import ElyctisReader
+from tests.hw_sim.records import settled
+from tests.hw_sim.report import compare
+from tests.hw_sim.scene import Seen
+from tests.hw_sim.site import INPUTS, LAMPS, LANE, REQUESTS, SITE, Plan
+from tests.hw_sim.trace import Trace
+from tests.hw_sim.video import MjpegServer
+from tests.hw_sim.world import World
+
+FPS = 12.0
+LOOK_S = 0.3
+"""How often the officer looks at HQ's alarms."""
+TURNED_DEG = 30.0
+"""Turned further away a photograph cannot show anybody: no face is to be seen."""
+READY_S = 30.0
+DRAIN_S = 60.0
+"""How long the records of the last passenger may take to HQ."""
+
+
+class SceneCamera(MjpegServer):
+    """A camera that takes a picture of the world at the moment when it is asked for one."""
+
+    def __init__(self, port: int, view: Callable[[], Seen], made: Show, models_dir: Path, seed: int) -> None:
+        super().__init__(port, FPS, (WIDTH, HEIGHT))
+        self._view, self._show = view, made
+        self._canvas, self._cutter = Canvas(seed), Cutter(models_dir)
+
+    def _picture(self, number: int) -> bytes:
+        heads = []
+        for k, face in reversed(list(enumerate(self._view().faces))):
+            if abs(face.yaw_deg) > TURNED_DEG:
+                continue
+            own = face.person >= 0
+            path = (
+                self._show.photos[face.take] if own else self._show.strangers[-face.person % len(self._show.strangers)]
+            )
+            heads.append((self._cutter.cut(path), face.distance_m, 0.0 if k == 0 else 0.45 * (-1) ** k))
+        good, data = cv2.imencode(".jpg", self._canvas.compose(heads), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        assert good
+        return data.tobytes()
+
+
+class Headquarters:
+    """HQ as an officer sees it: its database of records, opened with its key, and the order desk."""
+
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        self._db = folder / "hq.db"
+        self._private = secret(folder / "keys" / "hq.key")
+        self._orders = secret(folder / "keys" / "orders.key")
+        self._broker = broker
+        self._seen: set[tuple[str, int]] = set()
+
+    def facts(self, kind: str | None = None) -> list[tuple[Any, str, Fact]]:
+        """(utc, database generation, fact) of every record of the lane, oldest first."""
+        archive = Archive(self._db, read_only=True)
+        try:
+            found = archive.find({"lane": LANE, "kind": kind}, limit=1_000_000)
+        finally:
+            archive.close()
+        records = sorted((record for _, record in found), key=lambda record: (record.stream_id, record.seq))
+        return [(record.utc, record.generation, record.fact(self._private)) for record in records]
+
+    def news(self) -> list[Fact]:
+        """Calls and alarms that were not read before."""
+        fresh = []
+        for kind in (OfficerCalled.__name__, AlarmRaised.__name__):
+            for number, (_, generation, fact) in enumerate(self.facts(kind)):
+                key = (f"{kind} {generation}", number)
+                if key not in self._seen:
+                    self._seen.add(key)
+                    fresh.append(fact)
+        return fresh
+
+    def order(self, action: Action, ticket: int | None) -> str:
+        """Sign and send an order; what became of it, in a word."""
+        try:
+            answer = carry(self._broker, self._orders, Asked(SITE, LANE, action, NAME, ticket), wait_s=10.0)
+        except NoAnswer as none:
+            return str(none)
+        return "taken" if answer.taken else answer.why
+
+
+class Simulator:
+    """Everything outside the lane and HQ. Make it inside the running loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan = plan = Plan.read(folder)
+        self.board = PinBoard()
+        self.pins = PinServer(plan.pins, self.board, INPUTS, {**REQUESTS, **LAMPS})
+        self.pty = Pty(link=folder / "passport")
+        self.reader = ElyctisReader(self.pty, random.Random(plan.seed))
+        made = show(people(Path(plan.people)), plan.seed, plan.passengers, plan.day)
+        self.world = World(
+            plan.seed,
+            Topology.MANTRAP,
+            self.board,
+            {"a": self.reader},
+            passengers=made.cast,
+            now=time.time,
+            gap_s=(0.3, 1.5),
+            pace=plan.speed,
+            green=lambda side: self.board.output(f"{side}_green"),
+        )
+        self.trace = Trace(self.world.monitor)
+        self.world.gate.observers.append(self.trace.observe)
+        self.world.gate.observers.append(self._tell)
+        self.camera = SceneCamera(plan.camera_port, self.world.view, made, Path(plan.models), plan.seed)
+        self.hq = Headquarters(folder, Broker("127.0.0.1", plan.broker_port, tls=False))
+        self.officer = Officer(self.world, self._order, delay_s=(2.0, 4.0))
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> dict[str, Any]:
+        """The whole demonstration; returns once HQ has every record of it."""
+        await self.pins.start()
+        await self.camera.start()
+        mirror = asyncio.create_task(self.reader.run())
+        desk = asyncio.create_task(self._read_alarms())
+        try:
+            say(what="ready")
+            await self._lane_ready()
+            say(what="begins")
+            await self.world.run()
+            drained = await self._drain()
+        finally:
+            self.officer.stop()
+            for task in (mirror, desk):
+                task.cancel()
+            await asyncio.gather(mirror, desk, return_exceptions=True)
+            await self.camera.stop()
+            await self.pins.stop()
+            self.pty.unplug()
+        return self._result(drained)
+
+    def _result(self, drained: bool) -> dict[str, Any]:
+        records = settled(self.hq.facts(), lambda utc: utc.timestamp())
+        report = compare(self.world.monitor, records)
+        result = report.as_dict() | self.trace.measures() | {"clean": report.clean and drained, "tickets": len(records)}
+        if not drained:
+            result["explanations"].append("HQ did not receive every record in time")
+        (self.folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        (self.folder / "trace.json").write_text(json.dumps(self.trace.as_dict(records)), encoding="utf-8")
+        return result
+
+    # -- the officer ----------------------------------------------------------------------------------------------
+
+    async def _read_alarms(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for fact in await asyncio.to_thread(self.hq.news):
+                if isinstance(fact, OfficerCalled):
+                    say(what="call", ticket=fact.ticket)
+                    self.officer.called(fact.ticket)
+                elif isinstance(fact, AlarmRaised):
+                    say(what="alarm", code=fact.code)
+                    self.officer.alarmed(fact.code)
+
+    def _order(self, action: Action, ticket: int | None) -> None:
+        task = asyncio.create_task(self._carry(action, ticket))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, action: Action, ticket: int | None) -> None:
+        said = await asyncio.to_thread(self.hq.order, action, ticket)
+        say(what="order", action=action.value, ticket=ticket, answer=said)
+
+    # -- the lane -----------------------------------------------------------------------------------------------
+
+    async def _lane_ready(self) -> None:
+        """Until its lamp is green. Raises `TimeoutError`, naming what it lacks."""
+        until = time.monotonic() + READY_S
+        while not self.board.output("a_green"):
+            await asyncio.sleep(0.1)
+            if time.monotonic() > until:
+                try:
+                    devices = (await asyncio.to_thread(Client(self.plan.control, 5.0).ask, Status()))["devices"]
+                except Unavailable as away:
+                    devices = {str(away): "lost"}
+                lost = ", ".join(name for name, state in devices.items() if state == "lost")
+                raise TimeoutError(f"the lane does not open within {READY_S:g} s; lost: {lost or 'nothing'}")
+
+    async def _drain(self) -> bool:
+        """Until the lane has nobody, and nothing that HQ has not acknowledged."""
+        client = Client(self.plan.control, 5.0)
+        until = time.monotonic() + DRAIN_S
+        while time.monotonic() < until:
+            try:
+                snapshot = await asyncio.to_thread(client.ask, Status())
+            except Unavailable:
+                return False
+            if snapshot["ticket"] is None and snapshot["state"] == "idle" and not any(snapshot["outbox"].values()):
+                return True
+            await asyncio.sleep(0.3)
+        return False
+
+    def _tell(self, happening: Happening) -> None:
+        body = happening.body
+        if body is not None and happening.what in (What.ADDED, What.CROSSED, What.REMOVED):
+            say(what=happening.what.value, body=body.name, door=happening.door, inward=happening.inward)
+
+
+def say(**what: Any) -> None:
+    """One line for whoever shows the demonstration."""
+    print(json.dumps({"at": round(time.time(), 3), **what}), flush=True)
+
+
+def main(folder: Path) -> int:
+    """0: the demonstration ran to its end, whatever the result."""
+
+    async def run() -> None:
+        await Simulator(folder).run()
+
+    asyncio.run(run())
+    say(what="done")
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tests.hw_sim.simulator FOLDER")
+    sys.exit(main(Path(sys.argv[1])))
