@@ -1,9 +1,12 @@
 """The dictionary: every fact travels whole, its personal half closed to all but HQ, bound to its own envelope."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,3 +261,9 @@ def test_every_limit_of_text_is_stated() -> None:
         for f in fields(cls):
             if "str" in str(f.type) or "bytes" in str(f.type):
                 assert "limit" in f.metadata, (cls.__name__, f.name)
+
+
+def test_the_page_says_what_the_code_says() -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "facts_table.py"
+    done = subprocess.run([sys.executable, str(page), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

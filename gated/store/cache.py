@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from gated.store.sql import ReadOnly, StoreCorrupt, StoreError, in_words
 from gated.wire.codec import WireError, decode, encode, kinds, personal
-from gated.wire.seal import SealError, SealKey, derived, lookup_key, padded, unpadded
+from gated.wire.seal import PAD_BYTES, SealError, SealKey, derived, lookup_key, padded, unpadded
 
 APPLICATION_ID: Final = 0x67636163
 """The word "gcac"."""
@@ -95,6 +95,8 @@ class CacheNote:
 
 
 KINDS: Final = kinds(PersonRow, DocumentRow, FlagsRow, PermitRow, FingerRow)
+LINK_PAD_BYTES: Final = 64
+"""Of a link only the subject's digits could be counted: it is padded less, for there are tens of millions."""
 _PROOF: Final = b"gated cache key"
 
 
@@ -115,7 +117,8 @@ class CacheKey:
 
     def sealed(self, place: bytes, row: Any, nonce: bytes) -> bytes:
         """A row as it is stored: it opens in its own place alone. Raises `WireError`."""
-        return self.rows.seal(padded(encode(row)), place, nonce)
+        block = LINK_PAD_BYTES if type(row) is DocumentRow else PAD_BYTES
+        return self.rows.seal(padded(encode(row), block), place, nonce)
 
     def opened(self, place: bytes, blob: bytes) -> Any:
         """Raises `SealError` or `WireError`."""

@@ -60,7 +60,7 @@ class CacheWriter:
                 for setting in (
                     "journal_mode=OFF",
                     "synchronous=OFF",
-                    "page_size=4096",
+                    "page_size=16384",
                     f"cache_size=-{SORT_CACHE_KIB}",
                 ):
                     self._sql.execute(f"PRAGMA {setting}")

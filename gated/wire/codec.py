@@ -14,7 +14,8 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from gated.wire.forms import Form, Json, WireError, dumps, expected, fields_of, form_of, limited, loads, personal
+from gated.wire.canonical import Json, WireError, dumps, loads
+from gated.wire.forms import Form, expected, fields_of, form_of, limited, personal
 
 __all__ = [
     "FieldNote",

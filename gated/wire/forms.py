@@ -7,7 +7,6 @@ when its class is first used: our mistake, not theirs.
 import base64
 import binascii
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -17,8 +16,8 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Final
 
-DATA_MAX: Final = 1 << 20
-"""Bytes of one encoded value."""
+from gated.wire.canonical import Json, WireError, dumps
+
 TEXT_MAX: Final = 4096
 """Characters of one string, unless the field says otherwise (`limited`)."""
 BYTES_MAX: Final = 1 << 16
@@ -26,23 +25,6 @@ BYTES_MAX: Final = 1 << 16
 ITEMS_MAX: Final = 1024
 """Items of one tuple or frozenset, unless the field says otherwise."""
 INT_MAX: Final = (1 << 63) - 1
-
-Json = Any
-"""What `json` understands. Every object in it is a dict with sorted keys."""
-
-
-class WireError(ValueError):
-    """A value has not the form that its type promises. `path` says where; neither part holds any content."""
-
-    def __init__(self, why: str, path: str = "") -> None:
-        super().__init__(f"{path}: {why}" if path else why)
-        self.why = why
-        self.path = path
-
-    def inside(self, name: str) -> "WireError":
-        """The same error seen from one level further out."""
-        joint = "" if not self.path or self.path.startswith("[") else "."
-        return WireError(self.why, f"{name}{joint}{self.path}")
 
 
 def personal(default: Any = dataclasses.MISSING, *, limit: int | None = None) -> Any:
@@ -56,47 +38,6 @@ def limited(limit: int | None, default: Any = dataclasses.MISSING, also: Mapping
     Type checkers take the result for a default: a field without one is `field(metadata={"limit": ...})`."""
     metadata = {**(also or {}), **({} if limit is None else {"limit": limit})}
     return dataclasses.field(default=default, repr=not metadata.get("personal"), metadata=metadata)
-
-
-# -- bytes ---------------------------------------------------------------------------------------------------
-
-_to_text = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
-).encode
-
-
-def _refuse_constant(_: str) -> None:
-    raise WireError("not canonical JSON")
-
-
-_from_text = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def dumps(tree: Json) -> bytes:
-    """The canonical bytes of a tree. Raises `WireError` above `DATA_MAX` bytes or for text that is not Unicode."""
-    try:
-        data = _to_text(tree).encode()
-    except UnicodeEncodeError:
-        raise WireError("text holds a lone surrogate") from None
-    if len(data) > DATA_MAX:
-        raise WireError(f"longer than {DATA_MAX} bytes")
-    return data
-
-
-def loads(data: bytes) -> Json:
-    """The tree that `data` is the canonical form of. Raises `WireError`."""
-    if type(data) is not bytes:
-        raise expected("bytes")
-    if len(data) > DATA_MAX:
-        raise WireError(f"longer than {DATA_MAX} bytes")
-    try:
-        tree = _from_text.decode(data.decode())
-        again = _to_text(tree).encode()
-    except (ValueError, RecursionError):
-        raise WireError("not canonical JSON") from None
-    if again != data:
-        raise WireError("not canonical JSON")
-    return tree
 
 
 # -- forms: how each type is written and read, worked out once per class ----------------------------------------------

@@ -1,0 +1,62 @@
+"""JSON in its one canonical form, as bytes, and what is said when it is not. No I/O, no clock."""
+
+import json
+from typing import Any, Final
+
+DATA_MAX: Final = 1 << 20
+"""Bytes of one encoded value."""
+Json = Any
+"""What `json` understands. Every object in it is a dict with sorted keys."""
+
+
+class WireError(ValueError):
+    """A value has not the form that its type promises. `path` says where; neither part holds any content."""
+
+    def __init__(self, why: str, path: str = "") -> None:
+        super().__init__(f"{path}: {why}" if path else why)
+        self.why = why
+        self.path = path
+
+    def inside(self, name: str) -> "WireError":
+        """The same error seen from one level further out."""
+        joint = "" if not self.path or self.path.startswith("[") else "."
+        return WireError(self.why, f"{name}{joint}{self.path}")
+
+
+_to_text = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+).encode
+
+
+def _refuse_constant(_: str) -> None:
+    raise WireError("not canonical JSON")
+
+
+_from_text = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def dumps(tree: Json) -> bytes:
+    """The canonical bytes of a tree. Raises `WireError` above `DATA_MAX` bytes or for text that is not Unicode."""
+    try:
+        data = _to_text(tree).encode()
+    except UnicodeEncodeError:
+        raise WireError("text holds a lone surrogate") from None
+    if len(data) > DATA_MAX:
+        raise WireError(f"longer than {DATA_MAX} bytes")
+    return data
+
+
+def loads(data: bytes) -> Json:
+    """The tree that `data` is the canonical form of. Raises `WireError`."""
+    if type(data) is not bytes:
+        raise WireError("expected bytes")
+    if len(data) > DATA_MAX:
+        raise WireError(f"longer than {DATA_MAX} bytes")
+    try:
+        tree = _from_text.decode(data.decode())
+        again = _to_text(tree).encode()
+    except (ValueError, RecursionError):
+        raise WireError("not canonical JSON") from None
+    if again != data:
+        raise WireError("not canonical JSON")
+    return tree
