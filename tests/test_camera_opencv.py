@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from drivers.base import Camera, Frame
-from drivers.camera.opencv import Device, Settings, real_link, sample
+from drivers.camera.opencv import Device, Settings, sample
 from drivers.links import LinkLost, video
-from drivers.links.video import Kind, OpenCvLink, kind_of
+from drivers.links.sources import Kind, kind_of
+from drivers.links.video import OpenCvLink
+from gated.daemon.links import real
 from tests.contract.camera import BLACK_S_MAX, FREEZE_S_MAX, HEIGHT, TIMEOUT_S, WIDTH, CameraContract, Scenario
 from tests.contract.ears import running
 from tests.hw_sim import virtual
@@ -64,7 +66,7 @@ class TestOverHttp(CameraContract):
         async def main() -> None:
             async with MjpegServer(fps=25, size=(WIDTH, HEIGHT)) as server:
                 settings = replace(SETTINGS, source=server.url)
-                camera: Camera = Device(settings, real_link(settings))
+                camera: Camera = Device(settings, real("camera", settings))
                 await scenario(server, camera)
 
         asyncio.run(main())
@@ -89,7 +91,7 @@ def test_a_broken_picture_in_between_does_no_harm() -> None:
         async with MjpegServer(fps=25, size=(WIDTH, HEIGHT)) as server:
             await server.fault(Fault.GARBAGE)
             settings = replace(SETTINGS, source=server.url)
-            camera = Device(settings, real_link(settings))
+            camera = Device(settings, real("camera", settings))
             async with running(camera) as ears:
                 mono = float("-inf")
                 for _ in range(6):
@@ -159,7 +161,7 @@ def test_a_password_in_the_address_is_never_said(capfd: pytest.CaptureFixture[st
     settings = replace(SETTINGS, source="http://lane:hunter2@127.0.0.1:1/mjpg?key=hunter3")
 
     async def main() -> None:
-        async with running(Device(settings, real_link(settings)), ready=False) as ears:
+        async with running(Device(settings, real("camera", settings)), ready=False) as ears:
             lost = await ears.fault()
             assert "127.0.0.1:1/mjpg" in str(lost)
             assert "hunter" not in str(lost) + repr(lost) + repr(settings)
@@ -193,7 +195,7 @@ async def _read(link: OpenCvLink, count: int) -> list[Frame]:
 
 def test_a_file_runs_at_its_own_pace_and_ends(film: Path) -> None:
     async def main() -> None:
-        link = OpenCvLink(str(film))
+        link = OpenCvLink(str(film), repeat=False)
         frames = await _read(link, 10)
         assert [round(float(frame.image.mean()), -1) for frame in frames] == [20.0 + 20 * n for n in range(10)]
         assert frames[-1].mono - frames[0].mono == pytest.approx(9 / 20, abs=0.1)
@@ -206,7 +208,7 @@ def test_a_file_runs_at_its_own_pace_and_ends(film: Path) -> None:
 def test_a_file_in_a_laboratory_starts_again(film: Path) -> None:
     async def main() -> None:
         settings = Settings(source=str(film), allow_file=True, fps=100.0)
-        link = real_link(settings)
+        link = real("camera", settings)
         assert isinstance(link, OpenCvLink)
         frames = await _read(link, 25)
         means = [float(frame.image.mean()) for frame in frames]
@@ -217,7 +219,7 @@ def test_a_file_in_a_laboratory_starts_again(film: Path) -> None:
 
 def test_a_gate_takes_no_file(film: Path) -> None:
     with pytest.raises(ValueError, match="allow_file"):
-        real_link(Settings(source=str(film)))
+        Settings(source=str(film))
 
 
 def test_a_network_stream_is_thinned_to_the_rate_asked_for() -> None:
@@ -255,6 +257,34 @@ def test_a_capture_that_hangs_is_left_alone_and_not_piled_up(monkeypatch: pytest
         await asyncio.sleep(0.05)
         with pytest.raises(LinkLost, match="cannot_open"):
             await link.open()
+        await link.close()
+
+    asyncio.run(main())
+
+
+def test_a_read_that_hangs_is_told_by_the_loops_own_guard() -> None:
+    """V4L2 knows no time-outs."""
+    go_on = threading.Event()
+
+    class Video:
+        def grab(self) -> bool:
+            return go_on.wait(5) and False
+
+        def release(self) -> None:
+            pass
+
+    class Silent(OpenCvLink):
+        def _open(self) -> video._Source:
+            return video._Source(Video(), 10.0)
+
+    async def main() -> None:
+        link = Silent("0", 1.0, 0.1)
+        await link.open()
+        began = time.monotonic()
+        with pytest.raises(LinkLost, match="read_timeout"):
+            await link.read()
+        assert time.monotonic() - began < 1.0
+        go_on.set()
         await link.close()
 
     asyncio.run(main())

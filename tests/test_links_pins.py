@@ -122,8 +122,8 @@ def test_closing_makes_outputs_inactive_before_it_lets_them_go() -> None:
         link.write("plain", True)
         await link.close()
         await link.close()
-        # True: asked; False: withdrawn; True: what the fixed pull-up resistor of GPIO2 makes of a released pin
-        assert [state.state for state in pin.states][-3:] == [True, False, True]
+        # the fixed pull-up resistor of GPIO2; claimed; asked; withdrawn; the resistor again
+        assert [state.state for state in pin.states] == [True, False, True, False, True]
         with pytest.raises(LinkLost, match="not_open"):
             link.write("plain", True)
         with pytest.raises(LinkLost, match="not_open"):

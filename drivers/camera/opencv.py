@@ -13,6 +13,7 @@ import numpy as np
 
 from drivers.base import DeviceFault, Emit, Frame
 from drivers.links import VideoLink
+from drivers.links.sources import Kind, kind_of
 from gated.lane.events import Device as LaneDevice
 from gated.lane.events import DeviceReady, Door
 
@@ -44,30 +45,14 @@ class Settings:
     """Mean and standard deviation of all samples, 0 to 255, below which a picture is black."""
 
     def __post_init__(self) -> None:
+        if kind_of(self.source) is Kind.FILE and not self.allow_file:
+            raise ValueError("source names a file and allow_file is false: a gate needs a camera")
         for name in ("open_timeout_s", "read_timeout_s", "freeze_s_max", "black_s_max"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("width", "height", "fps", "latency_s", "black_mean_max", "black_std_max"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0")
-
-
-def real_link(settings: Settings) -> VideoLink:
-    """The capture of this source. Raises `ValueError` for a file that is not allowed."""
-    from drivers.links.video import Kind, OpenCvLink, kind_of  # capture is loaded where cameras are real
-
-    kind = kind_of(settings.source)
-    if kind is Kind.FILE and not settings.allow_file:
-        raise ValueError("source names a file, and allow_file is false: a gate needs a camera")
-    return OpenCvLink(
-        settings.source,
-        settings.open_timeout_s,
-        settings.read_timeout_s,
-        settings.width,
-        settings.height,
-        settings.fps,
-        repeat=kind is Kind.FILE,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,13 +132,6 @@ class Settings:
         return self.button_debounce_s if name == "helper" else self.contact_debounce_s
 
 
-def real_link(settings: Settings) -> PinLink:
-    """The pins of this machine."""
-    from drivers.links.pins import GpiozeroLink  # gpiozero is loaded where pins are real
-
-    return GpiozeroLink(settings.factory, pull=settings.pull)
-
-
 def _no_emit(event: ev.Event) -> None:
     """Before the first `run` there is nobody to tell."""
 

@@ -40,13 +40,6 @@ class Settings:
         return {name: value for name, value in values if isinstance(value, Pin)}
 
 
-def real_link(settings: Settings) -> PinLink:
-    """The pins of this machine."""
-    from drivers.links.pins import GpiozeroLink  # gpiozero is loaded where pins are real
-
-    return GpiozeroLink(settings.factory)
-
-
 class Device:
     """The lamps of both sides. `side` is not used: pins name theirs.
 

@@ -8,15 +8,14 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit
 
 import cv2
 import structlog
 
 from drivers.base import Frame
 from drivers.links import LinkLost
+from drivers.links.sources import Kind, kind_of, redacted
 
 _log = structlog.get_logger()
 
@@ -30,36 +29,11 @@ END_S_MAX = 3.0
 """How long `close` waits for the thread beyond the time-outs that OpenCV was given."""
 
 
-class Kind(Enum):
-    """What a source is; the schemes and names that mean it."""
-
-    V4L2 = "v4l2"
-    NETWORK = "network"
-    FILE = "file"
-
-
-def kind_of(source: str) -> Kind:
-    """`/dev/video0` or a number: V4L2; `http(s)://`, `rtsp(s)://`: network; everything else names a file."""
-    if source.isdigit() or source.startswith("/dev/"):
-        return Kind.V4L2
-    if urlsplit(source).scheme in ("http", "https", "rtsp", "rtsps"):
-        return Kind.NETWORK
-    return Kind.FILE
-
-
-def redacted(source: str) -> str:
-    """`source` as it may be logged: without user, password and query."""
-    if kind_of(source) is not Kind.NETWORK:
-        return source
-    parts = urlsplit(source)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-
 class OpenCvLink:
     """The newest picture of `source`. `width`, `height`, `fps` 0: as the source gives them.
 
     V4L2 is asked for `width`, `height`, `fps`; a network stream gives its own size, and pictures beyond `fps` are
-    not converted; a file is paced at its own rate (or `fps`) and starts again at its end where `repeat`.
+    not converted; a file is paced at its own rate (or `fps`) and starts again at its end unless `repeat` is false.
     """
 
     def __init__(
@@ -71,7 +45,7 @@ class OpenCvLink:
         height: int = 0,
         fps: float = 0.0,
         *,
-        repeat: bool = False,
+        repeat: bool = True,
     ) -> None:
         if open_timeout_s <= 0 or read_timeout_s <= 0 or min(width, height, fps) < 0:
             raise ValueError("open_timeout_s and read_timeout_s must be above 0; width, height, fps not below")
