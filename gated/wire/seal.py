@@ -10,7 +10,7 @@ Three primitives, all of the `cryptography` package, none of our own making:
 Randomness. This module draws none itself. `SealKey.seal` is given its nonce: 12 bytes of the system's generator
 (`os.urandom`), never a counter that a restored disk or a repeated boot could repeat; at 2^32 messages a key must be
 changed (SP 800-38D, 8.3). The ephemeral key of HPKE is drawn inside `cryptography`, from the system's generator too:
-RFC 9180 forbids to choose it from outside. Keys are made by `gated keys`, or by HQ, outside of here.
+RFC 9180 forbids to choose it from outside. Keys are made elsewhere too (`gated-hq keys`).
 """
 
 import hmac
