@@ -222,7 +222,7 @@ class Session:
                 if self._stopping.is_set():
                     stop_mono = stop_mono or time.monotonic() + 1.0
                     if not self._client.want_write() or time.monotonic() > stop_mono:
-                        self._why = "stopped"
+                        self._why = self._why or "stopped"
                         self._goodbye()
                         return
                 wants = selectors.EVENT_WRITE if self._client.want_write() else 0

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from gated.mqtt import Broker, Connected, Gone, Happening, Publication, Refused, Session
 from gated.wire import link
-from tests.broker import RunningBroker
+from tests.broker import RunningBroker, free_port
 from tests.uplink_rig import LANE, ROOT, SITE, Rig, eventually
 
 CONFIG = ROOT / "config" / "mosquitto"
@@ -189,3 +189,19 @@ def test_a_broker_of_another_name_is_refused(broker: ProductionBroker, authority
     ca = authority.folder / "ca.crt"
     _, happened, _ = first(Broker("localhost", broker.port, ca=ca, certificate=certificate, key=key))
     assert isinstance(happened, Gone) and "tls" in happened.why
+
+
+def test_a_broker_that_knows_us_not_says_so(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("")
+    (tmp_path / "users").chmod(0o600)
+    extra = ("allow_anonymous false", "user root", f"password_file {tmp_path / 'users'}")
+    with RunningBroker(tmp_path / "broker", extra=extra) as broker:
+        asked = Broker("127.0.0.1", broker.port, tls=False, username="lane", password="wrong")
+        assert "wrong" not in repr(asked)
+        _, happened, _ = first(asked)
+        assert isinstance(happened, Gone) and happened.why == "refused by the broker: not authorized"
+
+
+def test_nobody_listens_there() -> None:
+    _, happened, _ = first(Broker("127.0.0.1", free_port(), tls=False))
+    assert isinstance(happened, Gone) and happened.why == "connection refused"
