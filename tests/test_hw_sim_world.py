@@ -152,7 +152,7 @@ def test_a_good_lane_passes_everybody_and_the_monitor_finds_nothing() -> None:
 def test_people_who_may_not_pass_are_counted_and_let_out() -> None:
     _, report = run(truths={Truth.GENUINE: 1, Truth.NOT_ENROLLED: 1, Truth.BANNED: 1}, passengers=9)
     assert report.clean
-    assert 0 < report.granted == report.genuine < 9 and report.impostors == 9 - report.genuine
+    assert 0 < report.granted == report.genuine < 9 and report.others == 9 - report.genuine
 
 
 @pytest.mark.parametrize(

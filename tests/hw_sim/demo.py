@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
-from tests.hw_sim.gallery import GalleryError, people, show
+from tests.hw_sim.gallery import GalleryError, people
 from tests.hw_sim.screen import Screen, table
 
 VAR = ROOT / "var"
@@ -115,13 +115,12 @@ def _run(chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen) 
         camera_port=free_port(),
         broker_port=free_port(),
         models=str(CACHE),
+        known=(),
         sockets=str(sockets),
     )
-    everybody = people(folder)
     screen.say(f"enrolling people from {folder}")
     try:
-        for line in prepare(work, plan, everybody, show(everybody, plan.seed, plan.passengers, today)):
-            screen.say(line)
+        plan = prepare(work, plan, people(folder), screen.say)
     except ModelError as bad:
         raise CrewError(f"{bad}: make models") from None
     limit_s = READY_S + 90.0 + PASSENGER_S_MAX * plan.passengers / plan.speed
@@ -142,22 +141,22 @@ def _processes(crew: Crew, plan: Any, work: Path, screen: Screen, limit_s: float
     crew.wait("lane", plan.control.exists, READY_S)
     crew.python("uplink", "gated.uplink", "--config", str(work / "lane.toml"))
     with screen.live(plan.control):
-        reader = threading.Thread(target=_listen, args=(simulator, screen), daemon=True)
-        reader.start()
-        while reader.is_alive():
-            reader.join(0.25)
+        done = threading.Event()
+        threading.Thread(target=_listen, args=(simulator, screen, done), daemon=True).start()
+        while not done.wait(0.25):
             crew.check()
             if time.monotonic() > until:
                 raise CrewError(f"not finished after {limit_s:.0f} s; the lane's log:\n{crew.tail('lane')}")
-    simulator.wait(10.0)
-    crew.check()
     found: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
     return found
 
 
-def _listen(simulator: Any, screen: Screen) -> None:
+def _listen(simulator: Any, screen: Screen, done: threading.Event) -> None:
     for line in simulator.stdout:
-        screen.happened(json.loads(line))
+        event = json.loads(line)
+        screen.happened(event)
+        if event["what"] == "done":
+            done.set()
 
 
 def _people(given: Path | None, screen: Screen) -> Path:

@@ -72,15 +72,23 @@ class Show:
     """Faces of people who come along and are in no register."""
 
 
-def show(everybody: Sequence[Person], seed: int, count: int, today: date) -> Show:
+def candidates(everybody: Sequence[Person], seed: int) -> list[int]:
+    """Whoever can be enrolled, in the order in which they come to the counter."""
+    enrolled = [k for k, person in enumerate(everybody) if person.enrolled is not None]
+    return random.Random(f"counter {seed}").sample(enrolled, len(enrolled))
+
+
+def paper_of(person: int, seed: int, today: date) -> Paper:
+    """The passport with which a person was enrolled."""
+    return passport(random.Random(f"paper {seed} {person}"), person, today)
+
+
+def show(everybody: Sequence[Person], known: Sequence[int], seed: int, count: int, today: date) -> Show:
     """Who comes: seeded, at least a quarter of them impostors who show the document of somebody enrolled.
 
-    The same people, seed, count and day give the same show, in whichever process."""
+    `known`: whom the counter enrolled. The same arguments give the same show, in whichever process."""
     rng = random.Random(f"show {seed}")
-    enrolled = [k for k, person in enumerate(everybody) if person.enrolled is not None]
-    wanted = min(len(enrolled), max(2, count))
-    known = sorted(rng.sample(enrolled, wanted))
-    papers = {k: passport(rng, k, today) for k in known}
+    papers = {k: paper_of(k, seed, today) for k in known}
     impostors = max(math.ceil(count / 4), round(count * IMPOSTORS)) if count > 1 else 0
     others = round(count * OTHERS)
     truths = [Truth.IMPOSTOR] * impostors + [rng.choice(_OTHERS) for _ in range(others)]
@@ -89,7 +97,7 @@ def show(everybody: Sequence[Person], seed: int, count: int, today: date) -> Sho
     made = Show(Cast([], [Enrolment(k, papers[k]) for k in known], len(everybody), today), {}, [])
     deck: list[int] = []
     for take, truth in enumerate(truths):
-        deck = deck or rng.sample(known, len(known))
+        deck = deck or rng.sample(sorted(known), len(known))
         made.cast.passengers.append(_passenger(rng, made, everybody, papers, take, truth, deck.pop()))
     singles = [person.shown[0] for person in everybody if person.enrolled is None]
     made.strangers = rng.sample(singles, min(8, len(singles))) or [everybody[known[-1]].shown[0]]

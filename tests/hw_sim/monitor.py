@@ -53,6 +53,8 @@ class Attempt:
     number: str
     entitled: bool
     """Whether this person with this document should pass."""
+    impostor: bool
+    """Whether the document is somebody else's."""
     expected: bool
     """Whether, with these manners, a grant is expected (else either ending is right)."""
     note: str
@@ -89,9 +91,11 @@ class Monitor:
 
     # -- told by the world -----------------------------------------------------------------------------------
 
-    def attempt(self, name: str, number: str, *, entitled: bool, expected: bool, note: str) -> None:
+    def attempt(
+        self, name: str, number: str, *, entitled: bool, expected: bool, note: str, impostor: bool = False
+    ) -> None:
         """A person puts a readable document into the reader."""
-        self.attempts.append(Attempt(self.now(), name, number, entitled, expected, note))
+        self.attempts.append(Attempt(self.now(), name, number, entitled, impostor, expected, note))
 
     def lane_died(self) -> None:
         """The lane process was killed this moment."""

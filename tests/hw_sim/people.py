@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.hw_sim.cast import Manner, Passenger
+from tests.hw_sim.cast import Manner, Passenger, Truth
 from tests.hw_sim.happenings import LANE_M, Body, Kind, Topology
 from tests.hw_sim.monitor import Monitor
 from tests.hw_sim.papers import Paper, smudged
@@ -23,6 +23,8 @@ SPOT_M = 1.35
 OUT_M = LANE_M + 2.0
 COMPANY_S = 240.0
 """How long people wait for who or what they left inside."""
+STAYS_OPEN_S = 6.0
+"""A leaf that is open for so long behind somebody invites them to go back."""
 CALL_S = 100.0
 """After so long without a way out people press help (again)."""
 HELPLESS_CALLS = 8
@@ -190,6 +192,7 @@ class Script:
             paper.number,
             entitled=own and passenger.entitled,
             expected=own and passenger.expected,
+            impostor=own and passenger.truth is Truth.IMPOSTOR,
             note=note,
         )
         self._reader.insert(paper.lines)
@@ -232,14 +235,13 @@ class Script:
         await self._wait_inside()
 
     async def _wait_inside(self) -> None:
-        """Until a leaf lets one out: the far one, or the near one once it had shut."""
-        gate, near_shut = self.gate, False
+        """Until a leaf lets one out: the far one, or the near one once it had shut or plainly stays open."""
+        gate = self.gate
+        await gate.until(lambda: gate.leaves[self.near].closed or self._passable(self.far), STAYS_OPEN_S)
         for _ in range(HELPLESS_CALLS):
 
             def a_way_out() -> bool:
-                nonlocal near_shut
-                near_shut = near_shut or gate.leaves[self.near].closed
-                return self._passable(self.far) or (self._passable(self.near) and (near_shut or gate.burning))
+                return self._passable(self.far) or self._passable(self.near)
 
             if not await gate.until(a_way_out, CALL_S):
                 gate.press_helper()

@@ -43,7 +43,9 @@ class Report:
     passengers: int = 0
     genuine: int = 0
     impostors: int = 0
-    """Everybody whose attempt must not be granted: another's document, unknown, banned, expired, under age."""
+    """Who showed the document of somebody else."""
+    others: int = 0
+    """Everybody else who may not pass: unknown, banned, expired, under age, at last with the wrong document."""
     granted: int = 0
     """By the lane alone; what an officer opened is `by_officer`, and was referred before."""
     referred: int = 0
@@ -78,6 +80,14 @@ class Report:
         return asdict(self)
 
 
+def attempt_of(record: Settled, attempts: Sequence[Attempt]) -> Attempt | None:
+    """The attempt that opened a ticket: the latest one before it, of the same document where that is known."""
+    before = [each for each in attempts if each.at <= record.opened + SLACK_S]
+    if record.number is not None:
+        before = [each for each in before if each.number == record.number]
+    return before[-1] if before else None
+
+
 class _Comparison:
     def __init__(self, monitor: Monitor, records: Sequence[Settled]) -> None:
         self.monitor = monitor
@@ -91,13 +101,11 @@ class _Comparison:
         self.report.explanations.append(line)
 
     def attempts_of_records(self) -> None:
-        """The attempt that opened each ticket: the latest one before it, of the same document where that is known."""
+        """The attempt that opened each ticket."""
         for index, record in enumerate(self.records):
-            before = [a for a in self.monitor.attempts if a.at <= record.opened + SLACK_S]
-            if record.number is not None:
-                before = [a for a in before if a.number == record.number]
-            if before:
-                self.attempts[index] = before[-1]
+            attempt = attempt_of(record, self.monitor.attempts)
+            if attempt is not None:
+                self.attempts[index] = attempt
 
     def passages_of_records(self) -> None:
         """Which record accounts for each passage; what none accounts for is lost."""
@@ -187,7 +195,8 @@ class _Comparison:
         durations = []
         for name, attempt in last.items():
             report.genuine += attempt.entitled
-            report.impostors += not attempt.entitled
+            report.impostors += attempt.impostor
+            report.others += not attempt.entitled and not attempt.impostor
             if name in granted:
                 durations += [p.at - attempt.at for p in monitor.passages if p.body.name == name]
             elif attempt.expected:

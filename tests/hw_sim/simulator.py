@@ -8,6 +8,7 @@ HQ's database and at the order desk.
 import asyncio
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from gated.hq.archive import Archive
 from gated.hq.keys import secret
 from gated.hq.orders import Asked, NoAnswer, carry
 from gated.mqtt import Broker
+from gated.store.acks import AckedHeadsReader
+from gated.store.outbox import OutboxReader
+from gated.store.sql import StoreError
 from gated.wire.facts import AlarmRaised, Fact, OfficerCalled
 from gated.wire.orders import Action
 from tests.hw_sim.gallery import Show, people, show
@@ -122,7 +126,7 @@ class Simulator:
         self.pins = PinServer(plan.pins, self.board, INPUTS, {**REQUESTS, **LAMPS})
         self.pty = Pty(link=folder / "passport")
         self.reader = ElyctisReader(self.pty, random.Random(plan.seed))
-        made = show(people(Path(plan.people)), plan.seed, plan.passengers, plan.day)
+        made = show(people(Path(plan.people)), plan.known, plan.seed, plan.passengers, plan.day)
         self.world = World(
             plan.seed,
             Topology.MANTRAP,
@@ -142,8 +146,8 @@ class Simulator:
         self.officer = Officer(self.world, self._order, delay_s=(2.0, 4.0))
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> dict[str, Any]:
-        """The whole demonstration; returns once HQ has every record of it."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """The whole demonstration, until HQ has every record of it; then the devices stay until `stop`."""
         await self.pins.start()
         await self.camera.start()
         mirror = asyncio.create_task(self.reader.run())
@@ -153,7 +157,9 @@ class Simulator:
             await self._lane_ready()
             say(what="begins")
             await self.world.run()
-            drained = await self._drain()
+            self._result(await self._drain())
+            say(what="done")
+            await stop.wait()
         finally:
             self.officer.stop()
             for task in (mirror, desk):
@@ -162,9 +168,8 @@ class Simulator:
             await self.camera.stop()
             await self.pins.stop()
             self.pty.unplug()
-        return self._result(drained)
 
-    def _result(self, drained: bool) -> dict[str, Any]:
+    def _result(self, drained: bool) -> None:
         records = settled(self.hq.facts(), lambda utc: utc.timestamp())
         report = compare(self.world.monitor, records)
         result = report.as_dict() | self.trace.measures() | {"clean": report.clean and drained, "tickets": len(records)}
@@ -172,7 +177,6 @@ class Simulator:
             result["explanations"].append("HQ did not receive every record in time")
         (self.folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         (self.folder / "trace.json").write_text(json.dumps(self.trace.as_dict(records)), encoding="utf-8")
-        return result
 
     # -- the officer ----------------------------------------------------------------------------------------------
 
@@ -214,15 +218,21 @@ class Simulator:
     async def _drain(self) -> bool:
         """Until the lane has nobody, and nothing that HQ has not acknowledged."""
         client = Client(self.plan.control, 5.0)
+        outbox = OutboxReader(self.folder / "store" / "lane.db")
+        acked = AckedHeadsReader(self.folder / "store" / "uplink.db")
         until = time.monotonic() + DRAIN_S
-        while time.monotonic() < until:
-            try:
+        try:
+            while time.monotonic() < until:
                 snapshot = await asyncio.to_thread(client.ask, Status())
-            except Unavailable:
-                return False
-            if snapshot["ticket"] is None and snapshot["state"] == "idle" and not any(snapshot["outbox"].values()):
-                return True
-            await asyncio.sleep(0.3)
+                at_rest = snapshot["ticket"] is None and snapshot["state"] == "idle"
+                if at_rest and not outbox.pending(acked.heads(), 1):
+                    return True
+                await asyncio.sleep(0.3)
+        except (Unavailable, StoreError) as bad:
+            say(what=f"not drained: {bad}")
+        finally:
+            outbox.close()
+            acked.close()
         return False
 
     def _tell(self, happening: Happening) -> None:
@@ -237,13 +247,15 @@ def say(**what: Any) -> None:
 
 
 def main(folder: Path) -> int:
-    """0: the demonstration ran to its end, whatever the result."""
+    """Until SIGTERM. 0: the demonstration ran to its end, whatever the result."""
 
     async def run() -> None:
-        await Simulator(folder).run()
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await Simulator(folder).run(stop)
+        await asyncio.sleep(0.1)  # whoever was hung up on hears of it
 
     asyncio.run(run())
-    say(what="done")
     return 0
 
 

@@ -2,17 +2,19 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from drivers.links import Pin
-from gated.biometrics.face import OnnxFaceEngine, template_of
+from gated.biometrics.face import OnnxFaceEngine
 from gated.hq import keys
-from gated.store.cache import PersonRow
-from gated.store.cachewriter import CacheWriter
-from tests.hw_sim.gallery import Person, Show
-from tests.hw_sim.picture import Image
+from gated.hq.enrolment import Application, NotEnrolled, person_of
+from gated.hq.publisher import publish
+from gated.hq.registers import Register
+from tests.hw_sim.cast import Enrolment
+from tests.hw_sim.gallery import GalleryError, Person, candidates, paper_of, show
 
 SITE, LANE = "demo", "lane-1"
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
@@ -46,6 +48,8 @@ class Plan:
     camera_port: int
     broker_port: int
     models: str
+    known: tuple[int, ...]
+    """Whom the counter enrolled, as numbers in the folder's order."""
     sockets: str
     """A folder with a short name: the path of a Unix socket holds a hundred letters."""
 
@@ -54,7 +58,8 @@ class Plan:
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":
-        return cls(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+        fields = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        return cls(**{**fields, "known": tuple(fields["known"])})
 
     @property
     def day(self) -> date:
@@ -69,51 +74,54 @@ class Plan:
         return Path(self.sockets) / "control.sock"
 
 
-def prepare(folder: Path, plan: Plan, everybody: list[Person], made: Show) -> list[str]:
-    """Write keys, cache and lane.toml into `folder`. Returns a line for each photograph that could not be enrolled."""
+def prepare(folder: Path, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
+    """Write keys, register, cache, lane.toml and plan.json into `folder`. Returns the plan with those `known`.
+
+    `say` hears of each photograph that HQ's counter refused. Raises `GalleryError` where nobody can be enrolled."""
     keys.make(folder / "keys")
     journal = folder / "keys" / "journal.key"
     journal.write_bytes(os.urandom(32))
     journal.chmod(0o600)
     (folder / "store").mkdir()
+    register = Register(folder / "registers.db", keys.secret(folder / "keys" / "data.key"))
+    try:
+        plan = _enrol(register, plan, everybody, say)
+        cache_key = keys.secret(folder / "keys" / "cache.key")
+        publish(register, folder / "store", cache_key, "demo", datetime.now(UTC))
+    finally:
+        register.close()
     plan.write(folder)
     (folder / "lane.toml").write_text(_lane_toml(folder, plan), encoding="utf-8")
-    return _publish(folder, plan, everybody, made)
+    return plan
 
 
-def _publish(folder: Path, plan: Plan, everybody: list[Person], made: Show) -> list[str]:
+def _enrol(register: Register, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
+    """The first photograph of each, until as many are enrolled as will come."""
     engine = OnnxFaceEngine(Path(plan.models), THRESHOLD, 2)
-    key = (folder / "keys" / "cache.key").read_bytes()
-    trouble = []
-    with CacheWriter(
-        folder / "store" / "cache-1.db", key, generation=1, epoch="1", built=datetime.now(UTC), mode=0o600
-    ) as cache:
-        for subject, enrolment in enumerate(made.cast.enrolments, start=1):
-            photograph = everybody[enrolment.person].enrolled
-            assert photograph is not None
-            image = read(photograph)
-            look = engine.look(image)
-            face = template_of(engine.embed(image, look)) if look.face is not None else None
-            if face is None:
-                trouble.append(f"{photograph.parent.name}: no face in the first photograph, so none is enrolled")
-            paper = enrolment.paper
-            cache.put_person(
-                PersonRow(subject, enrolment.category, paper.birth, paper.sex, face=face, face_model=engine.model)
-            )
-            cache.put_document("TWN", paper.number, subject)
-            cache.put_flags(subject, enrolment.flags)
-    return trouble
 
+    def enrol(enrolment: Enrolment) -> None:
+        photograph = everybody[enrolment.person].enrolled
+        lines = "\n".join(enrolment.paper.lines)
+        register.enrol(
+            person_of(Application(lines, photograph, enrolment.category, (), enrolment.flags), engine, plan.day)
+        )
 
-def read(path: Path) -> Image:
-    """A photograph, BGR. Raises `ValueError`."""
-    import cv2
-    import numpy as np
-
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path.name} is no picture")
-    return image.astype(np.uint8)
+    known: list[int] = []
+    for person in candidates(everybody, plan.seed):
+        if len(known) >= max(2, plan.passengers):
+            break
+        try:
+            enrol(Enrolment(person, paper_of(person, plan.seed, plan.day)))
+        except NotEnrolled as why:
+            say(f"not enrolled: {why}")
+        else:
+            known.append(person)
+    if not known:
+        raise GalleryError("HQ's counter could enrol nobody: the first photograph of a person must show one face well")
+    plan = replace(plan, known=tuple(known))
+    for enrolment in show(everybody, known, plan.seed, plan.passengers, plan.day).cast.enrolments[len(known) :]:
+        enrol(enrolment)
+    return plan
 
 
 def _lane_toml(folder: Path, plan: Plan) -> str:

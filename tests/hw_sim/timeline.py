@@ -43,7 +43,7 @@ def draw(trace: dict[str, Any], result: dict[str, Any], path: Path) -> None:
     axes.legend(
         handles=[patches.Patch(color=colour, label=label) for colour, label in legend],
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.06),
+        bbox_to_anchor=(0.5, -0.9 / height - 0.03),
         ncol=len(legend),
         fontsize=8,
         frameon=False,
@@ -70,7 +70,7 @@ def _passenger(axes: Any, trace: dict[str, Any], name: str, row: int, start: flo
     for attempt in (each for each in trace["attempts"] if each["name"] == name):
         axes.plot(attempt["at"] - start, row, marker="|", color=AMBER, markersize=10, markeredgewidth=2)
     for ticket in trace["tickets"]:
-        if ticket["recorded"] is not None and came <= ticket["opened"] <= (went or came):
+        if ticket["recorded"] is not None and ticket["name"] == name:
             good = ticket["decision"] == "grant"
             axes.plot(ticket["recorded"] - start, row, marker="o", color=GREEN if good else RED, markersize=6)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.hw_sim.happenings import Happening, What
 from tests.hw_sim.monitor import Monitor
-from tests.hw_sim.report import Settled
+from tests.hw_sim.report import Settled, attempt_of
 
 
 @dataclass
@@ -65,6 +65,7 @@ class Trace:
         tickets = [
             {
                 "ticket": record.ticket,
+                "name": attempt.name if (attempt := attempt_of(record, self.monitor.attempts)) else None,
                 "opened": record.opened,
                 "settled": record.settled,
                 "recorded": record.recorded,
