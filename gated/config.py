@@ -280,7 +280,7 @@ class TomlFile:
     def _file(self, value: str, place: Place) -> Path:
         """A path; relative: beside the configuration file; `credential:NAME`: a systemd credential."""
         if not value.startswith(CREDENTIAL):
-            return self.path.parent / value
+            return self.path.parent.absolute() / value
         name = value.removeprefix(CREDENTIAL)
         if not name or "/" in name:
             raise self.error(place, f"is {value!r}, must be credential:NAME with a plain file name")

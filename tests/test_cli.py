@@ -112,7 +112,7 @@ def config(tmp_path: Path) -> Path:
         ("/etc/gated/trust/", ""),
         ("broker.example", "127.0.0.1"),
         ("/dev/gated/passport", str(tmp_path / "no-such-port")),
-        ("/dev/gated/camera", str(tmp_path / "dev/no-such-camera")),
+        ("/dev/gated/camera", "/dev/no-such-camera"),
     ):
         assert old in text
         text = text.replace(old, new)
@@ -457,8 +457,10 @@ def test_open_devices_tells_what_a_device_does() -> None:
         "c": ValueError("pin factory 'mock' is not real"),
         "d": RuntimeError("boom"),
     }
+    here = Path.cwd()
     found = list(checks.open_devices(dict.fromkeys(bad, object()), lambda name, _: Link(bad[name])))
     assert [finding.result for finding in found] == ["ok", "fail", "fail", "fail"]
+    assert Path.cwd() == here
     assert "fuser" in found[1].todo and "[c]" in found[2].todo and "boom" in found[3].found
 
 

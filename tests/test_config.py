@@ -199,6 +199,12 @@ def test_a_section_with_two_readers() -> None:
         section.text("port")
 
 
+def test_paths_do_not_depend_on_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lane.toml").write_text(SHARED)
+    monkeypatch.chdir(tmp_path)
+    assert load("lane.toml").keys.journal == tmp_path / "keys/journal.key"
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file"):
         load(tmp_path / "nowhere.toml")

@@ -91,6 +91,11 @@ def test_the_lane_has_no_network_and_the_uplink_no_device() -> None:
     assert camera["IPAddressDeny"] == ["any", "any"] and len(camera["IPAddressAllow"]) == 1
 
 
+def test_inference_reports_to_nobody() -> None:
+    """onnxruntime 1.31 keeps a device id and sends events to its makers unless it is told not to."""
+    assert "ORT_DISABLE_TELEMETRY=1" in settings("gated-lane")["Environment"]
+
+
 def test_no_biometrics_in_core_files_or_swap() -> None:
     lane = settings("gated-lane")
     assert lane["LimitCORE"] == ["0"] and lane["MemorySwapMax"] == ["0"]

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ def as_owner(folder: Path) -> Iterator[str | None]:
     if os.geteuid() != 0 or owner == 0:
         yield None
         return
-    groups, gid = os.getgroups(), os.getegid()
+    groups, gid, here = os.getgroups(), os.getegid(), Path.cwd()
     os.initgroups(name, pwd.getpwuid(owner).pw_gid)
     os.setegid(pwd.getpwuid(owner).pw_gid)
     os.seteuid(owner)
@@ -59,6 +60,7 @@ def as_owner(folder: Path) -> Iterator[str | None]:
         os.seteuid(0)
         os.setegid(gid)
         os.setgroups(groups)
+        os.chdir(here)
 
 
 # -- devices ----------------------------------------------------------------------------------------------------
@@ -85,19 +87,38 @@ def running_devices(states: dict[str, str]) -> Iterator[Finding]:
 
 def open_devices(settings: dict[str, Any], link_of: Callable[[str, Any], Any]) -> Iterator[Finding]:
     """Open each device as the lane would, and close it. `settings`: section -> the driver's Settings."""
-    for section, values in settings.items():
-        name = f"device {section}"
+    with _scratch():
+        for section, values in settings.items():
+            yield _opened(section, values, link_of)
+
+
+def _opened(section: str, values: Any, link_of: Callable[[str, Any], Any]) -> Finding:
+    name = f"device {section}"
+    try:
+        asyncio.run(_open(link_of(section, values), values))
+    except TimeoutError:
+        return Finding(name, "fail", f"no answer within {DEVICE_S_MAX:g} s", "check cable and power")
+    except ValueError as bad:
+        return Finding(name, "fail", str(bad), f"correct [{section}] in the configuration")
+    except Exception as bad:  # noqa: BLE001 - whatever a device does is a finding, never a crash of the check
+        why = getattr(bad, "why", type(bad).__name__)
+        return Finding(name, "fail", str(bad), _DEVICE_TODO.get(why, "check cable, power and this section"))
+    return Finding(name, "ok", "opens")
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """A working folder to be left behind: lgpio makes a named pipe in it, and the caller's may be read-only."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
         try:
-            asyncio.run(_open(link_of(section, values), values))
-        except TimeoutError:
-            yield Finding(name, "fail", f"no answer within {DEVICE_S_MAX:g} s", "check cable and power")
-        except ValueError as bad:
-            yield Finding(name, "fail", str(bad), f"correct [{section}] in the configuration")
-        except Exception as bad:  # noqa: BLE001 - whatever a device does is a finding, never a crash of the check
-            why = getattr(bad, "why", type(bad).__name__)
-            yield Finding(name, "fail", str(bad), _DEVICE_TODO.get(why, "check cable, power and this section"))
-        else:
-            yield Finding(name, "ok", "opens")
+            yield
+        finally:
+            try:
+                os.chdir(before)
+            except PermissionError:  # the lane's user may not be there; `as_owner` goes back as root
+                os.chdir("/")
 
 
 async def _open(link: Any, values: Any) -> None:
