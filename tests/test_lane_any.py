@@ -1,7 +1,7 @@
 """Any event in any state, and any order of events: the invariants hold and nothing raises."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 import hypothesis
@@ -9,53 +9,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from gated.icao.check import Check
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.core import State
-from gated.lane.events import EVENTS, Advice, Device, Door, Event
+from gated.lane.events import EVENTS, Device, Door, Event
 from gated.lane.machine import TABLE
 from gated.lane.settings import Topology
-from tests.play import DEVICES, DOCUMENT, OTHER, TRAVELLER, Play
+from tests.any_events import any_events
+from tests.play import Play
 from tests.test_lane_trouble import STEPS, reach
-
-FLAGGED = frozenset({"wanted"})
-
-
-def any_events(play: Play) -> list[Event]:
-    """Every class of event, with fields that concern this lane at this moment and some that do not."""
-    lane = play.lane
-    guest = lane.passage
-    ticket = guest.ticket if guest else 1
-    asks = [*guest.asks.values()] if guest else []
-    keys = [(t, a) for t in {ticket, ticket + 1} for a in {*asks, 999}]
-    found: list[Event] = [
-        ev.Deadline(), ev.EventsLost(3), ev.ClockStepped(90.0), ev.UplinkLost(), ev.UplinkReady(),
-        ev.DocumentPresented(DOCUMENT), ev.DocumentPresented(OTHER, Door.B), ev.DocumentUnreadable("check_digit"),
-        ev.DocumentRemoved(), ev.HelpPressed(), ev.FireStarted(), ev.FireEnded(), ev.MainsLost(), ev.MainsBack(),
-        ev.CloseLane("c", "hq"), ev.OpenLane("o", "hq"), ev.Reset("r", "wu"), ev.ServiceOn("s", "lin"),
-        ev.ServiceOff("f", "lin"),
-    ]  # fmt: skip
-    found += [event for device in DEVICES for event in (ev.DeviceLost(device, "x"), ev.DeviceReady(device))]
-    for door in Door:
-        found += [ev.DoorOpened(door), ev.DoorClosed(door), ev.DoorwayBlocked(door), ev.DoorwayCleared(door)]
-        found += [ev.ObstacleHit(door), ev.PersonPassed(door, True), ev.PersonPassed(door, False)]
-        found += [ev.ServiceDoor("d", "lin", door, True), ev.ServiceDoor("d", "lin", door, False)]
-    found += [ev.PresenceChanged(n, thing) for n in (0, 1, 2) for thing in (False, True)]
-    found += [kind("x", "wu", t) for kind in ORDERS for t in (ticket, 99)]
-    none, good = Check.NOT_SUPPORTED, Check.SUCCESSFUL
-    for t, a in keys:
-        found += [ev.ChipRead(t, a, none, none, none), ev.ChipRead(t, a, good, Check.ABORTED, good)]
-        found += [ev.RecordFound(t, a, TRAVELLER), ev.NoRecord(t, a, FLAGGED), ev.LookUpFailed(t, a, "io")]
-        found += [ev.FlagsRead(t, a, frozenset()), ev.FlagsRead(t, a, FLAGGED), ev.FaceAdvice(t, a, Advice.HOLD_STILL)]
-        found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, play.mono, n) for n in (1, 2)]
-        found += [ev.FaceCompared(t, a, Check.FAILED, 0.1, 0.4, 1e-3, play.mono, 1)]
-        found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, 0.0, 1), ev.FingerCompared(t, a, good, 1.0, 0.5)]
-        found += [ev.Recorded(t, a), ev.NotRecorded(t, a, "disk_full")]
-    return found
-
-
-ORDERS: Sequence[type[ev.TicketOrder]] = (ev.OfficerOpens, ev.OfficerRefuses, ev.OfficerRetries)
 
 
 @pytest.mark.parametrize("topology", Topology)
@@ -67,11 +29,11 @@ def test_every_event_in_every_state(state: State, topology: Topology) -> None:
     except AssertionError:
         assert topology is Topology.SINGLE, "only a lane of one leaf lacks states"
         return
-    seen = {type(event) for event in any_events(first)}
+    seen = {type(event) for event in any_events(first.lane, first.mono)}
     assert seen | {ev.Started} == EVENTS
-    for k in range(len(any_events(first))):
+    for k in range(len(any_events(first.lane, first.mono))):
         play = reach(state, topology)
-        event = any_events(play)[k]
+        event = any_events(play.lane, play.mono)[k]
         play.do(event)
         play.wait(0.5)
         play.do(event)
@@ -100,7 +62,7 @@ def _storm(seed: int, topology: Topology, steps: int) -> Play:
         elif rng.random() < 0.4 and play.requested():
             (play.enter if rng.random() < 0.5 else play.leave)(next(iter(play.requested())))
         else:
-            play.do(rng.choice(any_events(play)))
+            play.do(rng.choice(any_events(play.lane, play.mono)))
     return play
 
 
@@ -126,7 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(k=st.integers(0, 10_000))
     def event(self, k: int) -> None:
-        events = any_events(self.play)
+        events = any_events(self.play.lane, self.play.mono)
         self.play.do(events[k % len(events)])
 
     @rule(seconds=st.sampled_from((0.2, 2.0, 15.0, 100.0)))

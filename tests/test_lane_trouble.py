@@ -346,6 +346,16 @@ def test_fire(state: State, topology: Topology) -> None:
     assert play.accepted("r1") and play.at(State.IDLE)
 
 
+def test_somebody_who_is_shut_in_after_a_fire_comes_out_before_the_reset() -> None:
+    play = reach(State.MATCHING)
+    play.do(ev.FireStarted(), ev.DoorOpened(Door.A), ev.DoorOpened(Door.B), ev.FireEnded())
+    assert play.at(State.AFTER_FIRE), "the leaves stand open"
+    play.do(ev.DoorClosed(Door.A), ev.DoorClosed(Door.B))
+    assert play.at(State.RETURNING) and play.requested() == {Door.A}
+    play.leave(Door.A)
+    assert play.at(State.AFTER_FIRE)
+
+
 def test_fire_with_somebody_inside_is_unresolved_and_a_grant_that_passed_crossed() -> None:
     play = reach(State.MATCHING)
     play.do(ev.FireStarted())

@@ -21,6 +21,7 @@ SETTLE_S = 0.25
 """After the first usable frame the matcher looks on for so long: a better one usually follows at once."""
 ADVISE_EVERY_S = 1.5
 PULL_S_MAX = 0.5
+RETRY_S = 1.0
 BREATH_S = 0.2
 """How long to wait before pulling again after the camera failed: its supervisor is at work."""
 
@@ -79,7 +80,7 @@ class Matcher:
         after = 0.0
         self._emit(DeviceReady(Device.MATCHER))
         while True:
-            if self._ticket is None:
+            if self._ticket is None and not self._lost:
                 self._wake.clear()
                 await self._wake.wait()
                 after = asyncio.get_running_loop().time()
@@ -106,9 +107,11 @@ class Matcher:
                 self._best.offer(frame.mono, frame.image, look)
                 await self._compare_best()
         except Exception:
-            log.exception("matcher failed")
+            if not self._lost:
+                log.exception("matcher failed")
+                self._emit(DeviceLost(Device.MATCHER, "failed"))
             self._lost = True
-            self._emit(DeviceLost(Device.MATCHER, "failed"))
+            await asyncio.sleep(RETRY_S)  # and with the next frame, whether somebody is there or not
         else:
             if self._lost:
                 self._lost = False

@@ -65,6 +65,8 @@ def service_door(lane: Core, event: ev.ServiceDoor, now: Now) -> None:
         lane.withdraw(now, door)
         if lane.passage is not None and lane.passage.far is door:
             _end_service_door(lane)
+    elif Device.DOOR in lane.gate.lost:
+        lane.answer(event.order, False, "gate_unseen")
     elif lane.passage is not None or not lane.shut(door.other):
         lane.answer(event.order, False, "other_door_first")
     else:

@@ -14,6 +14,7 @@ def recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
     """The verdict will survive a power cut: now, and not before, the leaf may open."""
     guest = lane.guest
     if guest.kind is Kind.STRANGER:
+        guest.let_out = True
         send_back(lane, now)
     elif not lane.gate.shut():
         lane.answer(guest.order, False, "door_open")

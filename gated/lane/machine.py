@@ -167,6 +167,9 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         ev.PersonPassed: moves.nothing,
     },
     State.AFTER_FIRE: {
+        ev.DeviceReady: moves.look_again,
+        ev.DoorClosed: moves.look_again,
+        ev.PresenceChanged: moves.look_again,
         ev.DeviceLost: moves.nothing,
         ev.DoorOpened: moves.nothing,
         ev.EventsLost: moves.nothing,
@@ -234,8 +237,13 @@ class Lane(Core):
         return door is None or door in self.gate.leaves or isinstance(event, ev.ServiceDoor)
 
     def _awaited(self, event: ev.Ticketed) -> bool:
-        """A stale answer is dropped: it is not to the last request of its kind for the present ticket."""
+        """Whether this is the one answer to the last request of its kind for the present ticket; any other is stale."""
         passage = self.passage
         if passage is None or passage.ticket != event.ticket:
             return False
-        return any(passage.asks.get(request) == event.ask for request in ANSWERS[type(event)])
+        for request in ANSWERS[type(event)]:
+            if passage.asks.get(request) == event.ask:
+                if not isinstance(event, ev.FaceAdvice):
+                    del passage.asks[request]
+                return True
+        return False

@@ -17,7 +17,7 @@ def rest(lane: Core, now: Now) -> None:
     if gate.fire:
         lane.reset_needed = True
         lane.goto(State.EMERGENCY, now)
-    elif lane.reset_needed:
+    elif lane.reset_needed and not (gate.persons and gate.shut() and gate.severity() < Severity.STOP_NOW):
         lane.goto(State.AFTER_FIRE, now)
     elif gate.severity() is Severity.STOP_NOW:
         lane.goto(State.STOPPED, now)
@@ -105,6 +105,12 @@ def send_back(lane: Core, now: Now) -> None:
     lane.withdraw(now)
     if not lane.enclosed:
         clear(lane, now)
+        return
+    guest = lane.guest
+    if guest.kind is Kind.STRANGER and guest.near not in lane.entries() and not guest.let_out:
+        # To the exit side nobody goes without a durable record, not even somebody who came from there.
+        lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+        lane.goto(State.RECORDING, now)
         return
     lane.goto(State.RETURNING, now)
     open_near(lane)

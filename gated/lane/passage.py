@@ -40,6 +40,8 @@ class Passage:
     """Persons seen leaving through the near door."""
     released: bool = False
     """The far door was asked to open."""
+    let_out: bool = False
+    """A stranger's release is durable."""
     blind: bool = False
     """It was released, and the sensors cannot tell whether the passenger crossed: they were lost, or somebody stood in
     the far doorway, or the lane was suddenly empty, and nobody was seen to pass."""

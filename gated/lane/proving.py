@@ -76,6 +76,8 @@ def proof_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
 
 def inside_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
     """Behind shut doors one person is one person: anything else is for an officer."""
+    if lane.guest.kind is not Kind.PASSENGER:
+        return
     if event.persons == 2:
         lane.alarm(AlarmCode.TWO_PERSONS)
         refer(lane, "two_persons", now)

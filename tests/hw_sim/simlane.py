@@ -7,7 +7,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,7 +78,7 @@ port = "memory"
 {passport_b}
 [camera]
 driver = "opencv"
-source = "memory"
+source = "rtsp://memory"
 latency_s = 0.02
 [door]
 driver = "gpio"
@@ -121,30 +121,40 @@ dir = "."
 
 @dataclass
 class SimClock:
-    """Virtual time, and a wall clock beside it that may step."""
+    """Virtual time, and a wall clock beside it that may step (by more than a run is long)."""
 
     offset: timedelta = timedelta(0)
+    offsets: set[timedelta] = field(default_factory=lambda: {timedelta(0)})
+
+    def step(self, seconds: float) -> None:
+        """The wall clock jumps."""
+        self.offset += timedelta(seconds=seconds)
+        self.offsets.add(self.offset)
 
     def now(self) -> Now:
         mono = asyncio.get_running_loop().time()
         return Now(mono, NOON + timedelta(seconds=mono) + self.offset)
 
     def seconds(self, utc: datetime) -> float:
-        """A wall clock's time in the monitor's."""
-        return (utc - NOON - self.offset).total_seconds()
+        """A wall clock's time in the monitor's: under the one offset that puts it into the run."""
+        found = [(utc - NOON - offset).total_seconds() for offset in self.offsets]
+        return min(found, key=lambda seconds: (seconds < 0, seconds))
 
 
 @dataclass
 class Inline:
-    """Workers of virtual time: the work is done at once and charged. `refuse`: the disk says no."""
+    """Workers of virtual time: work is done at once and charged. `refuse`: the disk does not; `broken`: inference."""
 
     faces: FaceEngine
     refuse: bool = False
+    broken: bool = False
 
     async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
         await asyncio.sleep(COST_S[kind])
         if self.refuse and kind == "store":
             raise StoreError("disk_full", Path("lane.db"), "the simulated disk is full")
+        if self.broken and kind == "face":
+            raise RuntimeError("the simulated network runtime fails")
         return work(*args)
 
     def close(self) -> None:
@@ -161,6 +171,9 @@ class VirtualLane:
     passengers: int = 25
     mishaps: tuple[Mishap, ...] = ()
     timing: str = ""
+    upsets: Callable[["VirtualLane"], list[Coroutine[Any, Any, None]]] = lambda lane: []
+    policy: str = ""
+    """Added to the policy file."""
     watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -170,6 +183,7 @@ class VirtualLane:
         self.workers = Inline(RecordedFaces(self.seed))
         self.generations = 0
         self.boots = 0
+        self.mirrors: list[asyncio.Task[None]] = []
         self.told: list[tuple[datetime, str, Fact]] = []
 
     # -- set-up ------------------------------------------------------------------------------------------------
@@ -188,10 +202,11 @@ class VirtualLane:
             topology=self.topology.value,
             direction="both" if both else "exit",
             timing=self.timing,
-            policy=POLICY,
+            policy="policy.toml",
             pins=PINS[self.topology.value],
             passport_b='[passport_b]\ndriver = "elyctis"\nport = "memory"' if both else "",
         )
+        (self.folder / "policy.toml").write_text(POLICY.read_text() + self.policy)
         path = self.folder / "lane.toml"
         path.write_text(text)
         return path
@@ -248,16 +263,20 @@ class VirtualLane:
         self.video = MemoryVideo(self.world.view)
         self.config_path = config_path
         self.lane_up = self._boot()
-        mirrors = [asyncio.ensure_future(reader.run()) for reader in self.readers.values()]
+        self.sections = {section: self.readers[side] for side, section in sides.items()}
+        for section in self.sections:
+            self.mirror(section)
         self.officer = Officer(self.world, self._order)
         await self.until_idle(30.0)
+        befallen = [asyncio.create_task(each) for each in self.upsets(self)]
         await self.world.run()
+        await asyncio.gather(*befallen)
         await self.until_idle(240.0)
         self.officer.stop()
         await self._end()
-        for mirror in mirrors:
+        for mirror in self.mirrors:
             mirror.cancel()
-        await asyncio.gather(*mirrors, return_exceptions=True)
+        await asyncio.gather(*self.mirrors, return_exceptions=True)
         return compare(self.world.monitor, self.records())
 
     def records(self) -> list[Settled]:
@@ -270,6 +289,10 @@ class VirtualLane:
             async with asyncio.timeout(seconds):
                 while self.app.lane.passage is not None or not self.app.lane.gate.shut():
                     await asyncio.sleep(0.5)
+
+    def mirror(self, section: str) -> None:
+        """The reader at the far end of this cable listens (again)."""
+        self.mirrors.append(asyncio.ensure_future(self.sections[section].run()))
 
     def _boot(self) -> "asyncio.Task[None]":
         self.boots += 1
@@ -345,4 +368,3 @@ def sim_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
