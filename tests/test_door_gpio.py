@@ -357,8 +357,11 @@ def test_an_environment_that_points_elsewhere_does_not_start(
     with pytest.raises(ValueError, match=variable):
         GpiozeroLink("native")
     GpiozeroLink("native", allow_env=True)
-    if value == "lgpio":
-        GpiozeroLink("lgpio")
+
+
+def test_an_environment_that_says_the_same_is_no_reason_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "native")
+    GpiozeroLink("native")
 
 
 def test_pins_that_cannot_be_had_are_a_lost_link_and_not_a_fall_back() -> None:
