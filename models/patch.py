@@ -161,20 +161,14 @@ def _fold_norms(graph: Any, weights: Weights) -> None:
     """Batch norm behind a convolution without bias: scale the filters, keep the shift as bias."""
     kept: list[Any] = []
     for node in graph.node:
-        before = kept[-1] if kept else None
-        folds = (
-            node.op_type == "BatchNormalization"
-            and before is not None
-            and before.op_type == "Conv"
-            and list(before.output) == [node.input[0]]
-        )
-        if not folds or before is None:
+        before = kept[-1] if kept else node
+        if node.op_type != "BatchNormalization" or before.op_type != "Conv" or before.output[0] != node.input[0]:
             kept.append(node)
             continue
         if len(before.input) != 2:
             raise PatchError(f"{before.name}: a convolution with a bias before a batch norm was not foreseen")
         gamma, beta, mean, variance = (weights[name].astype(np.float64) for name in node.input[1:])
-        epsilon = next(a.f for a in node.attribute if a.name == "epsilon")
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         scale = gamma / np.sqrt(variance + epsilon)
         filters, bias = before.input[1], f"{before.input[1]}_bias"
         weights[filters] = (weights[filters] * scale[:, None, None, None]).astype(np.float32)

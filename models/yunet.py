@@ -17,12 +17,12 @@ MULTIPLE = 32
 OVERLAP_MAX = 0.3
 """Intersection over union above which the weaker of two boxes is the same face (the published setting)."""
 CANDIDATES_MAX = 500
-VIEW_SIDE = 128
-VIEW_FACE = 64
-"""A closer view is 128 x 128 pixels with a face of 64 pixels in its middle."""
+VIEW_SIDE = 256
+VIEW_FACE = 192
+"""A closer view is 256 x 256 pixels with a face of 192 pixels in its middle: below about 130 pixels the points follow
+the shape of an average upright face rather than the face (measured: docs/faces.md)."""
 VIEW_SCORE_MIN = 0.3
-MIRRORED = (1, 0, 2, 4, 3)
-"""The landmarks of a mirrored face in the order of the face."""
+UPRIGHT_MAX_DEG = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,28 +61,32 @@ class YuNet:
     def landmarks(self, image: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.float32]:
         """The five points of a face that `detect` found, (5, 2) in pixels of the picture, from a second, closer look.
 
-        The network's points scatter by several pixels with the size of the face and where it falls on the grid of
-        cells. Two views of one size, plain and mirrored, are averaged: that took a third off the false non-matches
-        (docs/faces.md). Returns the face's own points where a view loses the face."""
-        middle = face.box[:2].astype(np.float64) + face.box[2:] / 2
-        scale = VIEW_FACE / max(float(np.sqrt(face.box[2] * face.box[3])), 1.0)
-        centre = (VIEW_SIDE - 1) / 2
-        shift = centre - scale * middle
-        view = sample(image, np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]), VIEW_SIDE)
-        plain = self._points(view)
-        mirrored = self._points(view[:, ::-1])
-        if plain is None or mirrored is None:
+        Found at any size, points scatter by several per cent of the face and hang back when the head leans. So the
+        face is looked at again at the size where they are best, and once more turned upright if it leans. Returns the
+        face's own points where the closer view loses the face."""
+        points = self._closer(image, face, 0.0)
+        if points is None:
             return face.landmarks
-        mirrored[:, 0] = VIEW_SIDE - 1 - mirrored[:, 0]
-        return (((plain + mirrored[MIRRORED, :]) / 2 - shift) / scale).astype(np.float32)
+        axis = points[1] - points[0] + points[4] - points[3]
+        lean = float(np.arctan2(axis[1], axis[0]))
+        if abs(lean) > np.radians(UPRIGHT_MAX_DEG):
+            upright = self._closer(image, face, -lean)
+            points = points if upright is None else upright
+        return points.astype(np.float32)
 
-    def _points(self, view: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32] | None:
-        """The landmarks of the face nearest to the view's middle."""
+    def _closer(self, image: npt.NDArray[np.uint8], face: Face, turn: float) -> npt.NDArray[np.float64] | None:
+        """The points in a view of the face turned by `turn` (radians, clockwise); None where no face is in it."""
+        scale = VIEW_FACE / max(float(np.sqrt(face.box[2] * face.box[3])), 1.0)
+        cosine, sine = scale * np.cos(turn), scale * np.sin(turn)
+        spin = np.array([[cosine, -sine], [sine, cosine]])
+        shift = (VIEW_SIDE - 1) / 2 - spin @ (face.box[:2] + face.box[2:] / 2)
+        view = sample(image, np.column_stack((spin, shift)), VIEW_SIDE)
         self._view[0] = view.transpose(2, 0, 1)
         found = _decode(self._session.run(None, {"input": self._view}), VIEW_SCORE_MIN)
         if not found:
             return None
-        return min(found, key=_off_centre).landmarks
+        points: npt.NDArray[np.float64] = (min(found, key=_off_centre).landmarks - shift) @ spin / scale**2
+        return points
 
     def _fit(self, height: int, width: int) -> None:
         """Keep one input array as long as the pictures keep their size; the padding to a multiple of 32 stays black."""
