@@ -336,11 +336,11 @@ def decode(line: bytes) -> Request:
 
 
 class Unavailable(Exception):
-    """The daemon cannot be asked. The text says what to do. `absent`: it does not run at all."""
+    """The daemon cannot be asked. The text says what to do. `absent`: it does not run; `denied`: not for this user."""
 
-    def __init__(self, text: str, absent: bool = False) -> None:
+    def __init__(self, text: str, *, absent: bool = False, denied: bool = False) -> None:
         super().__init__(text)
-        self.absent = absent
+        self.absent, self.denied = absent, denied
 
 
 class Client:
@@ -392,9 +392,9 @@ class Client:
 
     def _unreachable(self, bad: OSError) -> Unavailable:
         if isinstance(bad, FileNotFoundError | ConnectionRefusedError):
-            return Unavailable(f"no lane daemon listens at {self.path}; start it: systemctl start gated-lane", True)
+            text = f"no lane daemon listens at {self.path}; start it: systemctl start gated-lane"
+            return Unavailable(text, absent=True)
         if isinstance(bad, PermissionError):
-            return Unavailable(
-                f"no permission to use {self.path}; be a member of the technicians' group (see [control])"
-            )
+            text = f"no permission to use {self.path}; be a member of the technicians' group (see [control])"
+            return Unavailable(text, denied=True)
         return Unavailable(f"cannot reach the lane daemon at {self.path}: {bad.strerror or bad}")

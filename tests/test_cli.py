@@ -2,9 +2,12 @@
 
 import ast
 import asyncio
+import contextlib
 import json
 import os
+import pty
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -205,6 +208,38 @@ def test_no_daemon_ends_with_69(config: Path) -> None:
     for command in (["status"], ["watch"], ["door", "open", "A"], ["cache", "show"]):
         result = run(config, *command)
         assert result.exit_code == 69 and "systemctl start gated-lane" in result.output
+
+
+def test_no_permission_ends_with_77(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(client: control.Client) -> None:
+        raise client._unreachable(PermissionError(13, "Permission denied"))
+
+    monkeypatch.setattr(control.Client, "_connect", refused)
+    result = run(config, "status")
+    assert result.exit_code == 77 and "technicians' group" in result.output
+
+
+def test_watch_on_a_terminal(config: Path, lane: Lane) -> None:
+    """The whole screen, on a real terminal: it waits for a daemon that went, and Ctrl-C ends it well."""
+    lane.watched = [snapshot()]
+    main, side = pty.openpty()
+    program = "from gated.cli import main; main()"
+    command = [sys.executable, "-c", program, "--config", str(config), "watch"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    shown = b""
+    with subprocess.Popen(
+        command, stdin=side, stdout=side, stderr=side, cwd=ROOT, env=env, start_new_session=True
+    ) as seen:
+        os.close(side)
+        while b"waiting for it to come back" not in shown:
+            shown += os.read(main, 65536)
+        seen.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # EIO: the other side of the terminal is closed
+            while part := os.read(main, 65536):
+                shown += part
+    os.close(main)
+    assert seen.returncode == 0
+    assert b"\x1b[?1049h" in shown and b"\x1b[?1049l" in shown  # the screen is given back
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Commands(click.Group):
         except ConfigError as bad:
             _end(str(bad), EX_CONFIG)
         except Unavailable as away:
-            _end(str(away), EX_UNAVAILABLE)
+            _end(str(away), EX_NOPERM if away.denied else EX_UNAVAILABLE)
         except Refused as no:
             _end(no.why, EX_NOPERM if no.code is Code.DENIED else 1)
 
@@ -113,6 +113,8 @@ def gated(ctx: click.Context, config: Path, as_json: bool) -> None:
 
 def main() -> NoReturn:
     """The entry point."""
+    # onnxruntime reports to its makers unless it is told not to before it is imported.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         gated.main(prog_name="gated")
     except BrokenPipeError:  # `gated watch | head`: nobody reads any more, which is no fault

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 INSIDE = 23
 SIDE = 11
+ALARMS_SHOWN = 8
+"""The newest first."""
 
 
 def leaf(door: DoorView) -> str:
@@ -87,7 +89,7 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
         f"{'[green]up[/]' if snapshot['uplink'] == 'up' else '[red]down[/]'}; to be sent: {waiting or 'nothing'}",
     )
     row("counters", ", ".join(f"{escape(name)} {count}" for name, count in snapshot["counters"].items()) or "none")
-    for number, alarm in enumerate(snapshot["last_alarms"]):
+    for number, alarm in enumerate(reversed(snapshot["last_alarms"][-ALARMS_SHOWN:])):
         detail = f" ({escape(alarm['detail'])})" if alarm["detail"] else ""
         row("" if number else "last alarms", f"{escape(alarm['utc'])}  {escape(alarm['code'])}{detail}")
     title = Text(
