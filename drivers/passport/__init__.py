@@ -11,6 +11,7 @@ from gated.lane.events import DocumentPresented, DocumentRemoved, DocumentUnread
 RUN_MIN = 12
 """So many letters of an MRZ in a row do not come out of line noise: a document's frame was damaged."""
 
+_LAST_LOOK_S = 0.002
 _RUN = re.compile(rb"[A-Z0-9<_]{%d,}" % RUN_MIN)
 
 
@@ -24,12 +25,18 @@ def judge(lines: Sequence[str], side: Door) -> DocumentPresented | DocumentUnrea
 
 
 async def hear(link: ByteLink, until: float | None) -> bytes:
-    """What the link has to say, or nothing when the loop's time reaches `until` (None: never). Raises `LinkLost`."""
+    """What the link has to say, or nothing when the loop's time has passed `until` (None: never). Raises `LinkLost`.
+
+    A process that slept through `until` finds bytes and time-out at once: it looks again before it says silence."""
     try:
         async with asyncio.timeout_at(until):
             return await link.read()
     except TimeoutError:
-        return b""
+        try:
+            async with asyncio.timeout(_LAST_LOOK_S):
+                return await link.read()
+        except TimeoutError:
+            return b""
 
 
 class Residue:

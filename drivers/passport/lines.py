@@ -66,8 +66,8 @@ class Settings:
     answer_s_max: float = 2.0
     tries: int = 3
     trigger_every_s: float = 1.0
-    gone_s: float = 3.0
-    """A triggered reader that sees nothing for so long has an empty slot."""
+    gone_after: int = 3
+    """So many triggers in a row that brought nothing: the slot is empty."""
     frame_gap_s: float = 0.3
     """Text that stops for so long is complete, or dropped."""
 
@@ -76,8 +76,8 @@ class Settings:
             raise ValueError(f'preset is one of {", ".join(sorted(PRESETS))}, not "{self.preset}"')
         if min(self.baud_rate, self.answer_s_max, self.tries, self.trigger_every_s, self.frame_gap_s) <= 0:
             raise ValueError("baud_rate, answer_s_max, tries, trigger_every_s and frame_gap_s are above 0")
-        if self.gone_s <= self.trigger_every_s:
-            raise ValueError("gone_s is above trigger_every_s, or every document would seem to come and go")
+        if self.gone_after < 1:
+            raise ValueError("gone_after is at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,25 +214,26 @@ class Device:
         """A reader that is triggered again and again: it repeats a document for as long as it lies there."""
         loop = asyncio.get_running_loop()
         slot = Slot(self._side)
-        trigger_at = heard_at = seen_at = loop.time()
+        trigger_at = heard_at = loop.time()
+        missed = 0
         while True:
-            if loop.time() >= trigger_at:
-                trigger_at = loop.time() + self._settings.trigger_every_s
-                await self._link.write(trigger)
             gap_ends = heard_at + self._settings.frame_gap_s
-            data = await hear(self._link, min(trigger_at, gap_ends) if codec.pending else trigger_at)
-            now = loop.time()
+            data = await hear(self._link, gap_ends if codec.pending else trigger_at)
             if data:
-                heard_at = now
-            silent = not data and codec.pending and now >= gap_ends
-            for found in codec.feed(data) if data else codec.silence() if silent else ():
+                heard_at = loop.time()
+            for found in codec.feed(data) if data else codec.silence():
                 if not isinstance(found, Reply):
-                    seen_at = now
+                    missed = 0
                     for event in slot.read(self._judge(found)):
                         emit(event)
-            if slot.occupied and now >= seen_at + self._settings.gone_s:
+            if data or loop.time() < trigger_at:
+                continue
+            if missed >= self._settings.gone_after:
                 for event in slot.empty():
                     emit(event)
+            missed += 1
+            trigger_at = loop.time() + self._settings.trigger_every_s
+            await self._link.write(trigger)
 
     def _judge(self, found: Text | Damaged) -> DocumentPresented | DocumentUnreadable:
         if isinstance(found, Damaged):

@@ -30,7 +30,7 @@ from tests.hw_sim import links, virtual
 from tests.hw_sim.pty import Pty
 from tests.hw_sim.readers import Fault, Reader
 
-QUICK = {"inquire_every_s": 0.1, "trigger_every_s": 0.1, "gone_s": 0.4, "frame_gap_s": 0.06, "answer_s_max": 0.4}
+QUICK = {"inquire_every_s": 0.1, "trigger_every_s": 0.1, "frame_gap_s": 0.06, "answer_s_max": 0.4}
 """Settings of a driver that waits for little, so that real time costs little."""
 
 WRAPPERS: dict[str, Callable[[ByteLink, Random], ByteLink]] = {

@@ -36,6 +36,7 @@ class Reader:
         self._legible = True
         self._fault: Fault | None = None
         self._stalled = False
+        self._line = asyncio.Lock()
 
     async def run(self) -> None:
         """Listen and answer until the cable is pulled."""
@@ -82,7 +83,8 @@ class Reader:
             return
         if document and self._fault is not None:
             message, self._fault = self._spoil(message, self._fault), None
-        await self._link.write(message)
+        async with self._line:  # one message after the other, also on a slow line
+            await self._link.write(message)
 
     def _spoil(self, message: bytes, fault: Fault) -> bytes:
         spoilt = bytearray(message)
@@ -256,10 +258,12 @@ class LinesReader(Reader):
         if self._scanning or not (self._lines and self._legible and self._enabled):
             return
         self._scanning = True
-        await asyncio.sleep(self.scan_s)
-        self._scanning = self._triggered = False
-        if self._lines is None:
-            return
-        between = b"" if self._one_run else self._ending
-        text = between.join(line.encode() for line in self._lines) + self._ending
-        await self._say(b"\x02" + text + b"\x03" if self._framed else text, document=True)
+        try:
+            await asyncio.sleep(self.scan_s)
+            self._triggered = False
+            if self._lines is not None:
+                between = b"" if self._one_run else self._ending
+                text = between.join(line.encode() for line in self._lines) + self._ending
+                await self._say(b"\x02" + text + b"\x03" if self._framed else text, document=True)
+        finally:
+            self._scanning = False
