@@ -121,8 +121,9 @@ class Invariants:
                 raise Broken(f"{lane.state} waits without end")
         since = lane.gate.inside_since
         overdue = since is not None and now.mono > since + lane.timing.stay_s_max
+        overdue = overdue and (lane.deadline is None or lane.deadline > now.mono)
         shut_in = lane.state is State.AFTER_FIRE and lane.gate.shut() and Device.DOOR not in lane.gate.lost
-        if lane.enclosed and (lane.state in STAYS or shut_in) and overdue and (lane.deadline is None or lane.deadline > now.mono):
+        if lane.enclosed and (lane.state in STAYS or shut_in) and overdue:
             raise Broken("somebody is held inside beyond the longest stay")
         current = lane.passage.ticket if lane.passage else None
         open_tickets = self.opened - set(self.settled) - {current}

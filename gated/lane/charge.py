@@ -94,6 +94,9 @@ def _end_service_door(lane: Core) -> None:
 
 
 def service_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
+    """Counted for the record of the leaf; whoever came in is let out there when service ends with them inside."""
+    if event.inward:
+        lane.gate.stranger_from = event.door
     if lane.passage is not None and event.door is lane.passage.far and not event.inward:
         lane.passage.passed += 1
 

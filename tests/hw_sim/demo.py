@@ -6,6 +6,7 @@ Six processes: broker, HQ's ingest, the lane's uplink, the lane, the simulator, 
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -52,7 +53,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep everything here: databases, logs, picture")
-    parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="how much faster than life people move")
+    parser.add_argument("--speed", type=float, default=1.2, metavar="X", help="how much faster than life people move")
     chosen = parser.parse_args(given)
     if not 1 <= chosen.passengers <= 5000:
         parser.error("--passengers must be 1 to 5000")
@@ -61,9 +62,14 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main(given: Sequence[str]) -> int:
     """0: a clean run; 1: the monitor found something wrong; 2: the demonstration could not be run."""
     chosen = arguments(given)
+    signal.signal(signal.SIGTERM, _interrupted)
     screen = Screen(quiet=chosen.json)
     picture_folder: Path = (chosen.out or VAR / "demo").resolve()
     work = picture_folder if chosen.out else Path(tempfile.mkdtemp(prefix="gated-demo-"))

@@ -21,7 +21,7 @@ from gated.daemon import app as daemon
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Event, Now
-from gated.store.cache import PersonRow
+from gated.store.cache import FingerRow, PersonRow
 from gated.store.cachewriter import CacheWriter
 from gated.store.db import LaneDb
 from gated.store.sql import StoreError
@@ -174,6 +174,8 @@ class VirtualLane:
     upsets: Callable[["VirtualLane"], list[Coroutine[Any, Any, None]]] = lambda lane: []
     policy: str = ""
     """Added to the policy file."""
+    both_every: int = 0
+    """Every so many enrolments are of the category `both`, with a finger."""
     watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -218,14 +220,16 @@ class VirtualLane:
         with CacheWriter(self.folder / "cache-1.db", key, generation=1, epoch="1", built=NOON) as writer:
             for enrolment in world.cast.enrolments:
                 subject, paper = enrolment.person + 1, enrolment.paper
+                both = bool(self.both_every) and subject % self.both_every == 0
                 writer.put_person(
                     PersonRow(
                         subject,
-                        enrolment.category,
+                        "both" if both else enrolment.category,
                         paper.birth,
                         "F",
                         face=faces.template(enrolment.person),
                         face_model=faces.model,
+                        fingers=(FingerRow("right_index", "iso19794-2", b"FMR"),) if both else (),
                     )
                 )
                 writer.put_document("TWN", paper.number, subject)
