@@ -66,7 +66,9 @@ soak: $(READY) ## Virtual lane-hours over N seeds, with faults
 	$(PY) -m tests.hw_sim soak --seeds $(N) $(ARGS)
 
 bench: models broker ## Figures, beside those of others
-	$(PY) -m pytest -m bench benchmarks $(ARGS)
+	@for file in benchmarks/bench_*.py; do \
+	    name=$$(basename "$$file" .py); echo "== $$name"; $(PY) -m "benchmarks.$$name" $(ARGS) || failed=1; \
+	done; exit $${failed:-0}
 
 conformance: models broker ## The slow tests: whole services, crashes, manuals' vectors in full
 	$(PY) -m pytest -m slow $(ARGS)
