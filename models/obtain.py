@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.manifest import MANIFEST, Model, ModelError, Source, models, sha256_of
+from models.manifest import MANIFEST, Model, ModelError, Source, model, models, sha256_of
 
 CACHE = Path(__file__).with_name("cache")
 Say = Callable[[str], None]
@@ -54,6 +54,12 @@ def obtain(
             for entry in missing:
                 _make(entry, fetch(entry), folder / entry.file, say)
     return {entry.name: folder / entry.file for entry in wanted}
+
+
+def published(name: str, given: Sequence[Path] = (), say: Say = lambda line: None) -> bytes:
+    """The network as its authors publish it, sha256 verified: for comparison with other engines, never for a lane."""
+    with _fetcher(given, say) as fetch:
+        return fetch(model(name))
 
 
 def _make(entry: Model, published: bytes, target: Path, say: Say) -> None:

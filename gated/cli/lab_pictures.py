@@ -31,7 +31,9 @@ def det_curves(sets: Mapping[str, Comparisons], target: Path) -> None:
         (line,) = axes.plot(fmr, fnmr, linestyle=":", linewidth=1)
         label = f"{name.replace('_', ' ')} ({genuine:,} genuine, {impostor:,} impostor)"
         axes.plot(np.where(firm, fmr, np.nan), fnmr, color=line.get_color(), linewidth=2, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="false match rate", ylabel="false non-match rate")
+    axes.set(xscale="log", xlabel="false match rate", ylabel="false non-match rate")
+    if any((line.get_ydata() > 0).any() for line in axes.lines):
+        axes.set_yscale("log")
     axes.set_title(f"DET; dotted: fewer than {ERRORS_MIN} errors, insufficient evidence")
     axes.grid(True, which="both", alpha=0.3)
     if axes.has_data():
