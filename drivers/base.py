@@ -46,12 +46,12 @@ class Actuator(Driver, Protocol):
     """A device that also does things."""
 
     def do(self, command: Command) -> None:
-        """Carry out one command that the device knows; never waits. Outputs are at their safe level until `run` is up."""
+        """Carry out one command that the device knows; never waits. Outputs are safe until `run` is up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture. `image`: BGR uint8 array (height, width, 3), or a token of the simulated world. `mono`: loop time."""
+    """`image`: BGR uint8 array (height, width, 3), or a token of the simulated world. `mono`: loop time."""
 
     image: Any
     mono: float

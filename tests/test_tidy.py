@@ -36,6 +36,8 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.sync": _SHARED,
     "gated.daemon": _BELOW_DAEMON,
     "gated.cli": (*_BELOW_DAEMON, "gated.daemon", "gated.uplink", "gated.sync", "gated.mqtt"),
+    # The publisher builds the very files that a lane opens: one writer of that form, not two. ADR 0001.
+    "gated.hq.publisher": ("gated.hq", "gated.wire", "gated.store"),
     "gated.hq": ("gated.wire", "gated.icao", "gated.biometrics", "models", "gated.logs", "gated.mqtt", "gated.notify"),
 }
 DRIVERS = ("gated.lane.events", "gated.lane.commands", "gated.icao", "drivers.base", "drivers.links")

@@ -39,7 +39,7 @@ def _by_name(name: str) -> Callable[[], Any]:
         if entry.name == name and name in real:
             try:
                 made = entry.load()
-            except (ImportError, AttributeError) as error:
+            except (ImportError, AttributeError, OSError) as error:
                 raise ValueError(f"pin factory {name!r} is not usable here: {error}") from error
             if isinstance(made, type) and issubclass(made, MockFactory):
                 break

@@ -21,18 +21,20 @@ def det_curves(sets: Mapping[str, Comparisons], target: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 6))
+    missed = False
     for name, compared in sets.items():
         genuine = int(np.count_nonzero(compared.same))
         if not 0 < genuine < len(compared.same):
             continue
         fmr, fnmr = det(compared)
+        missed = missed or bool((fnmr > 0).any())
         impostor = len(compared.same) - genuine
         firm = (fmr * impostor >= ERRORS_MIN) & (fnmr * genuine >= ERRORS_MIN)
         (line,) = axes.plot(fmr, fnmr, linestyle=":", linewidth=1)
         label = f"{name.replace('_', ' ')} ({genuine:,} genuine, {impostor:,} impostor)"
         axes.plot(np.where(firm, fmr, np.nan), fnmr, color=line.get_color(), linewidth=2, label=label)
     axes.set(xscale="log", xlabel="false match rate", ylabel="false non-match rate")
-    if any((line.get_ydata() > 0).any() for line in axes.lines):
+    if missed:
         axes.set_yscale("log")
     axes.set_title(f"DET; dotted: fewer than {ERRORS_MIN} errors, insufficient evidence")
     axes.grid(True, which="both", alpha=0.3)

@@ -26,7 +26,7 @@ from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
 from gated.daemon.plan import SECTIONS, SHELL, FaceSettings, load_driver, machine_of, read_key, shape_of
 from gated.daemon.recorder import Recorder, Tap
-from gated.daemon.records import Facts
+from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
 from gated.daemon.status import Status
 from gated.daemon.supervisor import Supervised
@@ -138,7 +138,10 @@ class App:
     def _add_driver(self, section: Section, device: Device, side: Door, links: daemon_links.Links) -> None:
         module = load_driver(section)
         settings = section.into(module.Settings)
-        link = links(section.name, settings)
+        try:
+            link = links(section.name, settings)
+        except ValueError as wrong:
+            raise section.error("", str(wrong)) from None
         if device is Device.PASSPORT:
             link = self.recorder.taps[section.name] = Tap(link)
         driver: Driver = module.Device(settings, link, side)
@@ -182,11 +185,10 @@ class App:
         self.queue.emit(event)
 
     def _device_changed(self, event: ev.DeviceReady | ev.DeviceLost) -> None:
-        lost = isinstance(event, ev.DeviceLost)
         state, why = ("lost", event.why) if isinstance(event, ev.DeviceLost) else ("ready", "")
         if self._readings.get(event.device.value) != state:
             self._readings[event.device.value] = state
-            self.writer.add(Job(self.clock.now().utc, DeviceChanged(event.device.value, state, why if lost else "")))
+            self.writer.add(Job(self.clock.now().utc, DeviceChanged(event.device.value, state, why[:DETAIL_MAX])))
 
     def step(self, now: Now, event: Event, commands: tuple[Command, ...]) -> None:
         """Journal of `loop.drive`: every step, and what the shell must do beside the commands."""

@@ -45,7 +45,7 @@ class LookUp:
         self._cache: Cache | None = None
         self._held: dict[int, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lost = True
+        self._lost, self._why = True, ""
         self._try = asyncio.Event()
 
     @property
@@ -70,10 +70,10 @@ class LookUp:
             await asyncio.sleep(RETRY_S)
 
     def _fail(self, error: StoreError) -> None:
-        if not self._lost:
-            self._lost = True
+        if not self._lost or error.why != self._why:
             self._emit(ev.DeviceLost(Device.CACHE, error.why))
-        log.warning("cache cannot be used", why=error.why, what=str(error))
+            log.warning("cache cannot be used", why=error.why, what=str(error))
+        self._lost, self._why = True, error.why
 
     def _newest(self) -> Cache:
         found = {int(m[1]): path for path in self._folder.iterdir() if (m := _GENERATION.fullmatch(path.name))}

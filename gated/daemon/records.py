@@ -4,9 +4,11 @@ from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Door, Traveller
-from gated.lane.policy import Decision, Evidence
+from gated.lane.policy import Evidence
 from gated.wire import facts
 from gated.wire.facts import Fact
+
+DETAIL_MAX = 256
 
 
 class Facts:
@@ -27,19 +29,17 @@ class Facts:
             case cmd.Record():
                 return self._verdict(command)
             case cmd.Settle(number, outcome, verdict, persons, came_from):
-                # Why somebody was referred is for HQ's own key (L8): the clear half of a settlement does not say it.
-                granted = verdict is not None and verdict.decision is not Decision.REFER
                 return facts.TicketSettled(
                     number,
                     outcome.value,
                     persons,
                     verdict.decision.value if verdict else None,
-                    verdict.reason if verdict and granted else None,
+                    verdict.reason if verdict else None,
                     self.way(came_from),
                     came_from.value,
                 )
             case cmd.Alarm(code, detail):
-                return facts.AlarmRaised(code.value, detail, ticket)
+                return facts.AlarmRaised(code.value, detail[:DETAIL_MAX], ticket)
             case cmd.CallOfficer(number, reason):
                 return facts.OfficerCalled(number, reason)
             case cmd.Answer(order, accepted, why):

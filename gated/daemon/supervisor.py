@@ -26,6 +26,7 @@ class Supervised:
         self.device, self.driver = device, driver
         self.state = "lost"
         self._emit = emit
+        self._why: str | None = None
         self._ready_mono: float | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -43,8 +44,9 @@ class Supervised:
         while True:
             self._ready_mono = None
             why = await self._once()
-            self.state = "lost"
-            self._emit(DeviceLost(self.device, why))
+            if self.state == "ready" or why != self._why:
+                self._emit(DeviceLost(self.device, why))
+            self.state, self._why = "lost", why
             steady = self._ready_mono is not None and loop.time() - self._ready_mono >= STEADY_S
             pause = PAUSE_S_MIN if steady or why == "again" else min(pause * 2, PAUSE_S_MAX)
             log.warning("device lost", device=self.device.value, why=why, next_try_s=pause)

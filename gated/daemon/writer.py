@@ -181,7 +181,7 @@ class Writer:
 
     def _trim_all(self) -> None:
         acked = self._acked()
-        row = self.db.sql.execute("SELECT max(utc) FROM journal").fetchone()
+        row = self.db.sql.execute("SELECT utc FROM journal ORDER BY id DESC LIMIT 1").fetchone()
         with self.db.transaction():
             self.outbox.trim(acked)
             if row and row[0]:

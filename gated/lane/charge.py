@@ -41,6 +41,10 @@ def reset(lane: Core, event: ev.Reset, now: Now) -> None:
 
 
 def service_on(lane: Core, event: ev.ServiceOn, now: Now) -> None:
+    """Not while a passenger's ticket is open; a stopped lane is what technicians come for."""
+    if lane.passage is not None:
+        not_now(lane, event, now)
+        return
     lane.service_by = event.by
     lane.answer(event.order, True)
     rest(lane, now)

@@ -1,6 +1,6 @@
 """Everything a lane can ask for: frozen commands, carried out by drivers and outlets. No I/O, no clock."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from gated.icao.mrz import Document
@@ -202,7 +202,7 @@ class CallOfficer(Command):
     """An officer is needed at the lane. `reason` is for the officer's eyes."""
 
     ticket: int | None
-    reason: str = field(repr=False)
+    reason: str = personal()
 
 
 @dataclass(frozen=True, slots=True)

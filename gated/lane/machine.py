@@ -156,6 +156,7 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         ev.DeviceReady: trouble.stopped_look_again,
         ev.DoorClosed: trouble.stopped_look_again,
         ev.Reset: charge.reset,
+        ev.ServiceOn: charge.service_on,
     },
     State.EMERGENCY: {
         ev.Deadline: trouble.fire_overdue,

@@ -19,12 +19,12 @@ def rest(lane: Core, now: Now) -> None:
         lane.goto(State.EMERGENCY, now)
     elif lane.reset_needed and not (gate.persons and gate.shut() and gate.severity() < Severity.STOP_NOW):
         lane.goto(State.AFTER_FIRE, now)
-    elif gate.severity() is Severity.STOP_NOW:
-        lane.goto(State.STOPPED, now)
-    elif gate.persons and lane.service_by is None:
-        let_out_stranger(lane, now)
     elif lane.service_by is not None:
         lane.goto(State.SERVICE, now)
+    elif gate.severity() is Severity.STOP_NOW:
+        lane.goto(State.STOPPED, now)
+    elif gate.persons:
+        let_out_stranger(lane, now)
     elif lane.closed_by is not None or gate.severity() > Severity.TOLERATED or not gate.shut():
         lane.goto(State.CLOSED, now)
     else:

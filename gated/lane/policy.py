@@ -4,7 +4,7 @@ No I/O, no clock: the day of use comes with the evidence. A predicate answers wh
 one that is not gives the verdict its reason, which is for the officer and the record and never for the passenger."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import Enum
 from typing import Any
@@ -27,7 +27,7 @@ class Verdict:
     """A decision and the name of the rule that made it. `rules` is the version of the policy."""
 
     decision: Decision
-    reason: str = field(repr=False)
+    reason: str = personal()
     rules: str = ""
 
 

@@ -90,8 +90,8 @@ class VerdictReached(Ticketed):
 
     decision: str = field(metadata=CODE)
     """grant, refer or release."""
-    reason: str = field(metadata=CODE)
-    """The name of the rule that decided."""
+    reason: str = field(repr=False, metadata={**CODE, "personal": True})
+    """The name of the rule that decided: that a control met somebody is nobody's business on the way (L8)."""
     rules: str = field(metadata=CODE)
     """The edition of the policy."""
     direction: str = field(metadata=CODE)
@@ -137,7 +137,7 @@ class TicketSettled(Ticketed):
     """How many persons were seen to pass, whatever was decided."""
     decision: str | None = limited(CODE_MAX, None)
     """The verdict under which it ended; None: it ended before one."""
-    reason: str | None = limited(CODE_MAX, None)
+    reason: str | None = personal(None, limit=CODE_MAX)
     direction: str | None = limited(CODE_MAX, None)
     came_from: str | None = limited(CODE_MAX, None)
 

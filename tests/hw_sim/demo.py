@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
-from tests.hw_sim.gallery import GalleryError, people
+from tests.hw_sim.gallery import IMPOSTORS, GalleryError, people
 from tests.hw_sim.screen import Screen, table
 
 VAR = ROOT / "var"
@@ -54,7 +54,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep everything here: databases, logs, picture")
     parser.add_argument("--speed", type=float, default=1.2, metavar="X", help="how much faster than life people move")
+    parser.add_argument("--impostors", type=float, default=IMPOSTORS, metavar="SHARE", help="0.25 to 0.9 of all")
     chosen = parser.parse_args(given)
+    if not 0.25 <= chosen.impostors <= 0.9:
+        parser.error("--impostors must be 0.25 to 0.9")
     if not 1 <= chosen.passengers <= 5000:
         parser.error("--passengers must be 1 to 5000")
     if not 0.5 <= chosen.speed <= 10:
@@ -121,6 +124,7 @@ def _run(chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen) 
         camera_port=free_port(),
         broker_port=free_port(),
         models=str(CACHE),
+        impostors=chosen.impostors,
         known=(),
         sockets=str(sockets),
     )

@@ -16,7 +16,7 @@ from tests.hw_sim.papers import Paper, passport
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 IMPOSTORS = 0.3
-"""Share of impostors, at least a quarter; everybody else who may not pass comes besides."""
+"""Share of impostors where nothing else is asked for; everybody else who may not pass comes besides."""
 OTHERS = 0.06
 """Share of the banned, of the unknown and of those with an expired document, together; the rest is genuine."""
 MANNERS = {
@@ -83,13 +83,15 @@ def paper_of(person: int, seed: int, today: date) -> Paper:
     return passport(random.Random(f"paper {seed} {person}"), person, today)
 
 
-def show(everybody: Sequence[Person], known: Sequence[int], seed: int, count: int, today: date) -> Show:
-    """Who comes: seeded, at least a quarter of them impostors who show the document of somebody enrolled.
+def show(
+    everybody: Sequence[Person], known: Sequence[int], seed: int, count: int, today: date, share: float = IMPOSTORS
+) -> Show:
+    """Who comes: seeded, a `share` of them (at least a quarter) impostors who show the document of somebody enrolled.
 
     `known`: whom the counter enrolled. The same arguments give the same show, in whichever process."""
     rng = random.Random(f"show {seed}")
     papers = {k: paper_of(k, seed, today) for k in known}
-    impostors = max(math.ceil(count / 4), round(count * IMPOSTORS)) if count > 1 else 0
+    impostors = max(math.ceil(count / 4), round(count * share)) if count > 1 else 0
     others = round(count * OTHERS)
     truths = [Truth.IMPOSTOR] * impostors + [rng.choice(_OTHERS) for _ in range(others)]
     truths += [Truth.GENUINE] * (count - len(truths))

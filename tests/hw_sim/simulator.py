@@ -126,7 +126,7 @@ class Simulator:
         self.pins = PinServer(plan.pins, self.board, INPUTS, {**REQUESTS, **LAMPS})
         self.pty = Pty(link=folder / "passport")
         self.reader = ElyctisReader(self.pty, random.Random(plan.seed))
-        made = show(people(Path(plan.people)), plan.known, plan.seed, plan.passengers, plan.day)
+        made = show(people(Path(plan.people)), plan.known, plan.seed, plan.passengers, plan.day, plan.impostors)
         self.world = World(
             plan.seed,
             Topology.MANTRAP,

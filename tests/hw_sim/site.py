@@ -48,6 +48,8 @@ class Plan:
     camera_port: int
     broker_port: int
     models: str
+    impostors: float
+    """Their share of the passengers."""
     known: tuple[int, ...]
     """Whom the counter enrolled, as numbers in the folder's order."""
     sockets: str
@@ -119,7 +121,8 @@ def _enrol(register: Register, plan: Plan, everybody: Sequence[Person], say: Cal
     if not known:
         raise GalleryError("HQ's counter could enrol nobody: the first photograph of a person must show one face well")
     plan = replace(plan, known=tuple(known))
-    for enrolment in show(everybody, known, plan.seed, plan.passengers, plan.day).cast.enrolments[len(known) :]:
+    made = show(everybody, known, plan.seed, plan.passengers, plan.day, plan.impostors)
+    for enrolment in made.cast.enrolments[len(known) :]:
         enrol(enrolment)
     return plan
 
