@@ -78,6 +78,7 @@ crash: models broker ## Kill -9 of lane, uplink, broker and HQ while passengers 
 
 docs: $(READY) ## Draw what the documents draw from the code
 	$(PY) docs/build.py $(ARGS)
+	$(PY) docs/facts_table.py $(ARGS)
 
 clean: ## Remove what the tools left behind
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks var
