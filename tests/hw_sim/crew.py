@@ -14,7 +14,6 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "config" / "mosquitto" / "demo.conf"
-END_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,8 +45,9 @@ def _die_with_parent() -> None:
 class Crew:
     """Context manager: every process that was started in it has ended when it is left. Logs lie in `logs`."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, logs: Path, end_s: float = 5.0) -> None:
+        """`end_s`: how long a process may take to end when it is asked to."""
+        self._logs, self._end_s = logs, end_s
         logs.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
@@ -116,7 +116,7 @@ class Crew:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(END_S)
+                process.wait(self._end_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

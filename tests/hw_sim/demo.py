@@ -128,9 +128,10 @@ def _run(chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen) 
         known=(),
         sockets=str(sockets),
     )
+    everybody = people(folder)
     screen.say(f"enrolling people from {folder}")
     try:
-        plan = prepare(work, plan, people(folder), screen.say)
+        plan = prepare(work, plan, everybody, screen.say)
     except ModelError as bad:
         raise CrewError(f"{bad}: make models") from None
     limit_s = READY_S + 90.0 + PASSENGER_S_MAX * plan.passengers / plan.speed
