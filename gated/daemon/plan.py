@@ -50,7 +50,7 @@ class PolicyFile:
 class FaceSettings:
     """[face]: which threshold of the models' manifest holds here, and what a usable picture is."""
 
-    threshold: str = "fmr_1e-3"
+    threshold: str = "fmr_1e-4"
     near_eye_px_min: float = 30.0
     detection_width_px: int = 640
     quality_min: float = 0.01

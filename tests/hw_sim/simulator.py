@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gated.store.outbox import OutboxReader
 from gated.store.sql import StoreError
 from gated.wire.facts import AlarmRaised, Fact, OfficerCalled
 from gated.wire.orders import Action
+from gated.wire.record import Record
 from tests.hw_sim.gallery import Show, people, show
 from tests.hw_sim.gatesim import PinServer
 from tests.hw_sim.happenings import Happening, Topology, What
@@ -44,6 +46,8 @@ from tests.hw_sim.video import MjpegServer
 from tests.hw_sim.world import World
 
 FPS = 12.0
+NEWS_MAX = 50
+"""So many of the newest calls and alarms are looked through; more do not come between two looks."""
 LOOK_S = 0.3
 """How often the officer looks at HQ's alarms."""
 TURNED_DEG = 30.0
@@ -86,26 +90,26 @@ class Headquarters:
         self._broker = broker
         self._seen: set[tuple[str, int]] = set()
 
-    def facts(self, kind: str | None = None) -> list[tuple[Any, str, Fact]]:
+    def facts(self) -> list[tuple[datetime, str, Fact]]:
         """(utc, database generation, fact) of every record of the lane, oldest first."""
-        archive = Archive(self._db, read_only=True)
-        try:
-            found = archive.find({"lane": LANE, "kind": kind}, limit=1_000_000)
-        finally:
-            archive.close()
-        records = sorted((record for _, record in found), key=lambda record: (record.stream_id, record.seq))
+        records = self._records(None, 1_000_000)
         return [(record.utc, record.generation, record.fact(self._private)) for record in records]
 
     def news(self) -> list[Fact]:
         """Calls and alarms that were not read before."""
-        fresh = []
-        for kind in (OfficerCalled.__name__, AlarmRaised.__name__):
-            for number, (_, generation, fact) in enumerate(self.facts(kind)):
-                key = (f"{kind} {generation}", number)
-                if key not in self._seen:
-                    self._seen.add(key)
-                    fresh.append(fact)
-        return fresh
+        newest = [r for kind in (OfficerCalled, AlarmRaised) for r in self._records(kind.__name__, NEWS_MAX)]
+        fresh = [record for record in newest if (record.stream_id, record.seq) not in self._seen]
+        self._seen.update((record.stream_id, record.seq) for record in fresh)
+        return [record.fact(self._private) for record in fresh]
+
+    def _records(self, kind: str | None, limit: int) -> list[Record]:
+        """The newest of a kind, the older first."""
+        archive = Archive(self._db, read_only=True)
+        try:
+            found = archive.find({"lane": LANE, "kind": kind}, limit)
+        finally:
+            archive.close()
+        return sorted((record for _, record in found), key=lambda record: (record.stream_id, record.seq))
 
     def order(self, action: Action, ticket: int | None) -> str:
         """Sign and send an order; what became of it, in a word."""
