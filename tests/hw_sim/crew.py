@@ -1,20 +1,16 @@
 """The processes of a demonstration: started in order, watched, and never left behind."""
 
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "config" / "mosquitto" / "demo.conf"
-_PR_SET_PDEATHSIG = 1
 
 
 class CrewError(Exception):
@@ -37,9 +33,8 @@ def free_port() -> int:
         return port
 
 
-def _die_with_parent() -> None:
-    """In the child: the kernel kills it when the demonstration dies, however that was."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+"""Of util-linux: the kernel ends the process when the demonstration dies."""
 
 
 class Crew:
@@ -50,6 +45,7 @@ class Crew:
         self._logs, self._end_s = logs, end_s
         logs.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self._commands: dict[str, tuple[Sequence[str], bool]] = {}
 
     def __enter__(self) -> "Crew":
         return self
@@ -64,19 +60,18 @@ class Crew:
         return self.start(name, [sys.executable, "-m", *arguments], piped=piped)
 
     def start(self, name: str, command: Sequence[str], *, piped: bool = False) -> subprocess.Popen[str]:
-        """Start a process; `piped`: its standard output is ours to read."""
+        """Start a process; `piped`: its standard input and output are ours. It dies with us, however that was."""
+        self._commands[name] = (command, piped)
         environment: Mapping[str, str] = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENCV_LOG_LEVEL": "OFF"}
         with (self._logs / f"{name}.log").open("a", encoding="utf-8") as log:
-            out: IO[str] | int = subprocess.PIPE if piped else log
             self.processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
+                [*_TIED, *command],
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else log,
                 stderr=log,
                 cwd=ROOT,
                 env=environment,
                 text=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (all are started before any thread)
             )
         return self.processes[name]
 
@@ -86,8 +81,8 @@ class Crew:
         folder.mkdir(parents=True, exist_ok=True)
         conf = folder / "mosquitto.conf"
         text = TEMPLATE.read_text(encoding="utf-8").format(port=port, dir=folder, persistence="true")
+        text += "\nuser root\n" if os.geteuid() == 0 else ""
         conf.write_text(text, encoding="utf-8")
-        folder.chmod(0o777)  # started by root, mosquitto becomes a user of its own
         self.start("broker", [program, "-c", str(conf)])
         self.wait("broker", lambda: _listens(port), 5.0)
 
@@ -106,6 +101,17 @@ class Crew:
             if process.poll():
                 raise CrewError(f"{name} ended with code {process.returncode}; its log:\n{self.tail(name)}")
 
+    def kill(self, name: str) -> None:
+        """`kill -9`."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def again(self, name: str) -> None:
+        """Start a process that was killed as it was started before."""
+        command, piped = self._commands[name]
+        self.start(name, command, piped=piped)
+
     def tail(self, name: str) -> str:
         """The end of a log."""
         return (self._logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-1500:].strip()
@@ -120,8 +126,9 @@ class Crew:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def _listens(port: int) -> bool:

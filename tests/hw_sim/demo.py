@@ -7,6 +7,7 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -14,7 +15,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
 from tests.hw_sim.gallery import IMPOSTORS, GalleryError, people
@@ -69,16 +70,27 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+class Meanwhile(Protocol):
+    """What is done to the processes while passengers pass."""
+
+    def __call__(self, crew: Crew, simulator: "subprocess.Popen[str]") -> None:
+        """Called several times a second."""
+
+
 def main(given: Sequence[str]) -> int:
     """0: a clean run; 1: the monitor found something wrong; 2: the demonstration could not be run."""
-    chosen = arguments(given)
+    return perform(arguments(given))
+
+
+def perform(chosen: argparse.Namespace, meanwhile: Meanwhile | None = None) -> int:
+    """Run it from set-up to the picture; the exit code of `main`."""
     signal.signal(signal.SIGTERM, _interrupted)
     screen = Screen(quiet=chosen.json)
     picture_folder: Path = (chosen.out or VAR / "demo").resolve()
     work = picture_folder if chosen.out else Path(tempfile.mkdtemp(prefix="gated-demo-"))
     sockets = Path(tempfile.mkdtemp(prefix="gated-"))
     try:
-        result = _run(chosen, work, sockets, screen)
+        result = _run(chosen, work, sockets, screen, meanwhile)
         picture_folder.mkdir(parents=True, exist_ok=True)
         picture = picture_folder / "timeline.png"
         _draw(work, result, picture, screen)
@@ -101,7 +113,9 @@ def main(given: Sequence[str]) -> int:
     return 0 if result["clean"] else 1
 
 
-def _run(chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen) -> dict[str, Any]:
+def _run(
+    chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen, meanwhile: Meanwhile | None
+) -> dict[str, Any]:
     from models.loader import CACHE
     from models.manifest import ModelError
     from tests.hw_sim.site import Plan, prepare
@@ -136,10 +150,12 @@ def _run(chosen: argparse.Namespace, work: Path, sockets: Path, screen: Screen) 
         raise CrewError(f"{bad}: make models") from None
     limit_s = READY_S + 90.0 + PASSENGER_S_MAX * plan.passengers / plan.speed
     with Crew(work / "logs") as crew:
-        return _processes(crew, plan, work, screen, limit_s)
+        return _processes(crew, plan, work, screen, limit_s, meanwhile)
 
 
-def _processes(crew: Crew, plan: Any, work: Path, screen: Screen, limit_s: float) -> dict[str, Any]:
+def _processes(
+    crew: Crew, plan: Any, work: Path, screen: Screen, limit_s: float, meanwhile: Meanwhile | None
+) -> dict[str, Any]:
     until = time.monotonic() + limit_s
     crew.broker(work / "broker", plan.broker_port)
     at = ("--host", "127.0.0.1", "--port", str(plan.broker_port), "--plain")
@@ -156,6 +172,8 @@ def _processes(crew: Crew, plan: Any, work: Path, screen: Screen, limit_s: float
         threading.Thread(target=_listen, args=(simulator, screen, done), daemon=True).start()
         while not done.wait(0.25):
             crew.check()
+            if meanwhile is not None:
+                meanwhile(crew, simulator)
             if time.monotonic() > until:
                 raise CrewError(f"not finished after {limit_s:.0f} s; the lane's log:\n{crew.tail('lane')}")
     found: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))

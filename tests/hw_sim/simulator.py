@@ -53,6 +53,8 @@ LOOK_S = 0.3
 TURNED_DEG = 30.0
 """Turned further away a photograph cannot show anybody: no face is to be seen."""
 READY_S = 30.0
+KILLED_S = 20.0
+"""For so long the death of a process excuses a passenger who was turned away."""
 DRAIN_S = 60.0
 """How long the records of the last passenger may take to HQ."""
 
@@ -94,6 +96,14 @@ class Headquarters:
         """(utc, database generation, fact) of every record of the lane, oldest first."""
         records = self._records(None, 1_000_000)
         return [(record.utc, record.generation, record.fact(self._private)) for record in records]
+
+    def broken(self) -> list[str]:
+        """Places where a chain of records does not hold."""
+        archive = Archive(self._db, read_only=True)
+        try:
+            return archive.broken()
+        finally:
+            archive.close()
 
     def news(self) -> list[Fact]:
         """Calls and alarms that were not read before."""
@@ -156,6 +166,7 @@ class Simulator:
         await self.camera.start()
         mirror = asyncio.create_task(self.reader.run())
         desk = asyncio.create_task(self._read_alarms())
+        ear = asyncio.create_task(self._listen())
         try:
             say(what="ready")
             await self._lane_ready()
@@ -166,9 +177,9 @@ class Simulator:
             await stop.wait()
         finally:
             self.officer.stop()
-            for task in (mirror, desk):
+            for task in (mirror, desk, ear):
                 task.cancel()
-            await asyncio.gather(mirror, desk, return_exceptions=True)
+            await asyncio.gather(mirror, desk, ear, return_exceptions=True)
             await self.camera.stop()
             await self.pins.stop()
             self.pty.unplug()
@@ -176,7 +187,11 @@ class Simulator:
     def _result(self, drained: bool) -> None:
         records = settled(self.hq.facts(), lambda utc: utc.timestamp())
         report = compare(self.world.monitor, records)
-        result = report.as_dict() | self.trace.measures() | {"clean": report.clean and drained, "tickets": len(records)}
+        broken = self.hq.broken()
+        result = report.as_dict() | self.trace.measures()
+        result |= {"tickets": len(records), "chains_broken": len(broken)}
+        result["clean"] = report.clean and drained and not broken
+        result["explanations"] += broken
         if not drained:
             result["explanations"].append("HQ did not receive every record in time")
         (self.folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
@@ -205,6 +220,22 @@ class Simulator:
         say(what="order", action=action.value, ticket=ticket, answer=said)
 
     # -- the lane -----------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """Lines on standard input: what is done to the lane's process, and when enough people have come."""
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        async for line in reader:
+            match line.decode().split():
+                case ["killed", "lane"]:
+                    self.world.monitor.lane_died()
+                    self.world.monitor.disturb("lane killed", KILLED_S)
+                case ["started", "lane"]:
+                    self.world.monitor.lane_started()
+                case ["killed", other]:
+                    self.world.monitor.disturb(f"{other} killed", KILLED_S)
+                case ["enough"]:
+                    self.world.enough = True
 
     async def _lane_ready(self) -> None:
         """Until its lamp is green. Raises `TimeoutError`, naming what it lacks."""

@@ -79,7 +79,7 @@ class Plan:
 def prepare(folder: Path, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
     """Write keys, register, cache, lane.toml and plan.json into `folder`. Returns the plan with those `known`.
 
-    `say` hears of each photograph that HQ's counter refused. Raises `GalleryError` where nobody can be enrolled."""
+    `say` hears how many photographs HQ's counter refused. Raises `GalleryError` where nobody can be enrolled."""
     keys.make(folder / "keys")
     journal = folder / "keys" / "journal.key"
     journal.write_bytes(os.urandom(32))
@@ -109,17 +109,19 @@ def _enrol(register: Register, plan: Plan, everybody: Sequence[Person], say: Cal
         )
 
     known: list[int] = []
+    refused = 0
     for person in candidates(everybody, plan.seed):
         if len(known) >= max(2, plan.passengers):
             break
         try:
             enrol(Enrolment(person, paper_of(person, plan.seed, plan.day)))
-        except NotEnrolled as why:
-            say(f"not enrolled: {why}")
+        except NotEnrolled:
+            refused += 1
         else:
             known.append(person)
     if not known:
         raise GalleryError("HQ's counter could enrol nobody: the first photograph of a person must show one face well")
+    say(f"HQ's counter enrolled {len(known)} people and refused {refused} photographs as not good enough")
     plan = replace(plan, known=tuple(known))
     made = show(everybody, known, plan.seed, plan.passengers, plan.day, plan.impostors)
     for enrolment in made.cast.enrolments[len(known) :]:

@@ -102,6 +102,8 @@ class World:
         self.scripts: list[Script] = []
         """Who is in the world now."""
         self.came = 0
+        self.enough = False
+        """Set it, and nobody else comes: `run` returns once those who are here have left."""
         self._gap_s = gap_s
 
     async def run(self) -> None:
@@ -110,6 +112,8 @@ class World:
         visits: set[asyncio.Task[None]] = set()
         try:
             for passenger in self.cast.passengers:
+                if self.enough:
+                    break
                 await asyncio.sleep(self.rng.uniform(*self._gap_s) / self.stage.pace)
                 script = Script(passenger, self.stage)
                 visit = asyncio.create_task(self._visit(script))
