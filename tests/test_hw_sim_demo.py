@@ -182,6 +182,9 @@ def test_processes_die_with_the_demonstration(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
+    until = time.monotonic() + 5.0
+    while time.monotonic() < until and Path(f"/proc/{child}/comm").read_text() != "sleep\n":
+        time.sleep(0.01)  # it is still being tied to us
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
