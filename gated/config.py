@@ -10,7 +10,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -190,6 +190,10 @@ class Section:
         """An error of whoever uses this section, at the line of `option` (or of the section)."""
         return self._config.error((self.name, option) if option else (self.name,), problem)
 
+    def wrong(self, error: ValueError) -> ConfigError:
+        """What somebody who was given these values says of them, at the line of the first option that it names."""
+        return self.error(_named(str(error), self._values), str(error))
+
 
 class TomlFile:
     """A parsed TOML file whose values are filled into dataclasses, and whose errors name file and line."""
@@ -246,8 +250,7 @@ class TomlFile:
         try:
             return cls(**given)
         except ValueError as wrong:
-            words = re.findall(r"\w+", str(wrong))
-            named = next((word for word in words if word in known), None)
+            named = _named(str(wrong), known)
             raise self.error((*place, named) if named else place, str(wrong)) from None
 
     def convert(self, value: Any, hint: Any, place: Place, show: bool = True) -> Any:
@@ -334,6 +337,11 @@ def load(path: str | os.PathLike[str]) -> Config:
             hint = f"{wrong.problem}; name another with --config or GATED_CONFIG"
             raise ConfigError(wrong.path, hint) from None
         raise
+
+
+def _named(problem: str, options: Collection[str]) -> str:
+    """The first of `options` that a text names, or nothing."""
+    return next((word for word in re.findall(r"\w+", problem) if word in options), "")
 
 
 def _settable(cls: type[Any]) -> tuple[Field[Any], ...]:

@@ -38,11 +38,15 @@ async def serve(
     connections_max: int = 16,
     answer_s_max: float = 10.0,
 ) -> AsyncIterator[None]:
-    """Answer requests at `path` while the block lasts. Raises `SocketTaken`, `OSError`.
+    """Answer requests at `path` while the block lasts. Raises `SocketTaken`.
 
     Only the daemon's user and `technician_group` may connect (mode 0660); where that group does not exist or
     cannot be set, only the daemon's user and root may, and the log says so."""
-    listener = listen(path, technician_group)
+    try:
+        listener = listen(path, technician_group)
+    except OSError as bad:
+        why = (bad.strerror or str(bad)).lower()
+        raise SocketTaken(f"{path} cannot be made: {why}; see [control] socket") from bad
     made = os.stat(path)
     open_now: set[asyncio.Task[None]] = set()
 

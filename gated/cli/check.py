@@ -84,10 +84,10 @@ def read_all(config: "Config") -> dict[str, Any]:
     """Fill every section as the daemon does and leave no option unread. Section of a device -> its driver's Settings.
 
     Raises `ConfigError`."""
-    from gated.daemon.plan import SECTIONS, FaceSettings, load_driver, machine_of
+    from gated.daemon.plan import SECTIONS, face_of, load_driver, machine_of
 
     machine_of(config)
-    config.section("face").into(FaceSettings)
+    face_of(config)
     settings = {}
     for name in SECTIONS:
         if name in config:

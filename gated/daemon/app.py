@@ -24,7 +24,7 @@ from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SECTIONS, SHELL, FaceSettings, load_driver, machine_of, read_key, shape_of
+from gated.daemon.plan import SECTIONS, SHELL, face_of, key_of, load_driver, machine_of, shape_of
 from gated.daemon.recorder import Recorder, Tap
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
@@ -82,21 +82,19 @@ class App:
         open_db: Build,
         serve_control: bool = True,
     ) -> None:
-        config.section("face").into(FaceSettings)  # used by whoever made `workers`
+        face_of(config)  # used by whoever made `workers`
         self.config, self.clock, self.workers, self.boot = config, clock, workers, boot
         self.queue = Queue()
         self._devices = _Devices()
         self._readings: dict[str, str] = {}
-        keys = config.keys
-        hq_public = read_key(keys.hq_public, "[keys] hq_public")
+        hq_public = key_of(config, "hq_public")
         self.recorder = Recorder(config.store.dir, hq_public, config.identity.id)
         self._add_drivers(config, links)
         self.lane = machine_of(config)
         config.finish()
-        self._open_store(config, keys.journal, hq_public, open_db)
-        self.look_up = LookUp(
-            config.store.dir, read_key(keys.cache, "[keys] cache"), workers.faces.model, workers, self.emit
-        )
+        cache_key, orders_public = key_of(config, "cache"), key_of(config, "orders_public")
+        self._open_store(config, key_of(config, "journal"), hq_public, open_db)
+        self.look_up = LookUp(config.store.dir, cache_key, workers.faces.model, workers, self.emit)
         camera: Camera = self._devices.actuators[Device.CAMERA]
         self.matcher = Matcher(camera, workers, self.emit, self.look_up.template_of)
         self.status = Status(
@@ -106,7 +104,7 @@ class App:
             self.emit,
             self.status,
             self.look_up,
-            Authority((read_key(keys.orders_public, "[keys] orders_public"),), config.identity.id, boot),
+            Authority((orders_public,), config.identity.id, boot),
             self._order_refused,
             lambda device, seconds: asyncio.ensure_future(self.recorder.record(device, seconds)),
             self.stop,
@@ -141,7 +139,7 @@ class App:
         try:
             link = links(section.name, settings)
         except ValueError as wrong:
-            raise section.error("", str(wrong)) from None
+            raise section.wrong(wrong) from None
         if device is Device.PASSPORT:
             link = self.recorder.taps[section.name] = Tap(link)
         driver: Driver = module.Device(settings, link, side)
@@ -158,18 +156,17 @@ class App:
 
         return emit
 
-    def _open_store(self, config: Config, journal_key: Path, hq_public: bytes, open_db: Build) -> None:
+    def _open_store(self, config: Config, journal_key: bytes, hq_public: bytes, open_db: Build) -> None:
         store = config.store
         db = open_db(store.dir / "lane.db")
         self.set_aside = db.set_aside
         outbox = Outbox(db, config.identity.id, self.boot, hq_public, bytes_max=store.outbox_bytes_max)
-        key = read_key(journal_key, "[keys] journal")
         acked = AckedHeadsReader(store.dir / "uplink.db")
         self.writer = Writer(
             db,
             outbox,
-            Journal(db, key, self.boot),
-            Crossings(db, key),
+            Journal(db, journal_key, self.boot),
+            Crossings(db, journal_key),
             self.workers,
             self.emit,
             Kept(store.journal_days, store.journal_rows_max),
@@ -336,7 +333,7 @@ def real_workers(config: Config) -> Workers:
     """The networks that the manifest names, each on its thread. Raises `ModelError`, `ConfigError`."""
     from gated.biometrics.face import OnnxFaceEngine
 
-    face = config.section("face").into(FaceSettings)
+    face = face_of(config)
     engine = OnnxFaceEngine(
         config.models.dir,
         face.threshold,
@@ -369,7 +366,7 @@ def main(config: Config, links: daemon_links.Links = daemon_links.real) -> int:
     except ConfigError as wrong:
         log.error("configuration cannot be used", what=str(wrong))
         return 78
-    except (StoreError, ModelError) as wrong:
+    except (StoreError, ModelError, control_socket.SocketTaken) as wrong:
         log.error("lane cannot start", what=str(wrong))
         return 69
     return 0

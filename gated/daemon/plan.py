@@ -9,7 +9,10 @@ from gated.config import Config, ConfigError, Section
 from gated.daemon.policyfile import load_rules
 from gated.lane.events import Device, Door
 from gated.lane.machine import Lane
+from gated.lane.policy import Rules
 from gated.lane.settings import Timing, Topology
+from gated.wire.seal import seal_to
+from models.manifest import model
 
 KEY_BYTES = 32
 
@@ -55,6 +58,25 @@ class FaceSettings:
     detection_width_px: int = 640
     quality_min: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.near_eye_px_min <= 0:
+            raise ValueError(f"near_eye_px_min must be above 0, not {self.near_eye_px_min:g}")
+        if self.detection_width_px < 64:
+            raise ValueError(f"detection_width_px must be at least 64, not {self.detection_width_px}")
+        if not 0 <= self.quality_min <= 1:
+            raise ValueError(f"quality_min must be 0 to 1, not {self.quality_min:g}")
+
+
+def face_of(config: Config) -> FaceSettings:
+    """[face]. Raises `ConfigError`, also for a threshold that the models' manifest does not name."""
+    section = config.section("face")
+    face = section.into(FaceSettings)
+    known = model("sface").thresholds
+    if face.threshold not in known:
+        names = ", ".join(f'"{name}"' for name in sorted(known))
+        raise section.error("threshold", f'is "{face.threshold}", must be one of {names}')
+    return face
+
 
 def shape_of(config: Config) -> Shape:
     """[lane] as the daemon needs it. Raises `ConfigError`."""
@@ -72,9 +94,20 @@ def machine_of(config: Config) -> Lane:
     return Lane(
         shape_of(config).topology,
         config.section("timing").into(Timing),
-        load_rules(config.section("policy").into(PolicyFile).file),
+        _rules_of(config),
         devices | SHELL,
     )
+
+
+def _rules_of(config: Config) -> Rules:
+    section = config.section("policy")
+    file = section.into(PolicyFile).file
+    try:
+        return load_rules(file)
+    except ConfigError as wrong:
+        if wrong.path == file and wrong.problem.startswith("cannot be read"):
+            raise section.error("file", f"{file} {wrong.problem}") from None
+        raise
 
 
 def load_driver(section: Section) -> Any:
@@ -92,12 +125,27 @@ def load_driver(section: Section) -> Any:
         raise section.error("driver", f"there is no driver {name!r} for {kind}; there are: {known}") from None
 
 
-def read_key(path: Path, what: str) -> bytes:
-    """A key file: 32 bytes raw. Raises `ConfigError`."""
+def key_of(config: Config, option: str, path: Path | None = None) -> bytes:
+    """The key that [keys] names by `option`, or `path` in its place: 32 bytes raw. Raises `ConfigError`."""
+    file: Path = path or getattr(config.keys, option)
     try:
-        key = path.read_bytes()
+        key = file.read_bytes()
     except OSError as bad:
-        raise ConfigError(path, f"{what} cannot be read: {bad.strerror}") from None
+        problem = f"{file} cannot be read: {bad.strerror}"
+    else:
+        problem = _wrong_with(key, option)
+        if not problem:
+            return key
+        problem = f"{file} {problem}"
+    raise config.error(("keys", option), problem) if path is None else ConfigError(path, problem)
+
+
+def _wrong_with(key: bytes, option: str) -> str:
     if len(key) != KEY_BYTES:
-        raise ConfigError(path, f"{what} must be {KEY_BYTES} bytes, found {len(key)}")
-    return key
+        return f"must be {KEY_BYTES} bytes, found {len(key)}"
+    if option == "hq_public":
+        try:
+            seal_to(key, b"", b"")
+        except ValueError:  # of small order: what were sealed to it anybody could open (RFC 7748, 6.1)
+            return "is no public key that can be sealed to: copy it again from HQ, in binary"
+    return ""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated.config import ConfigError, TomlFile
-from gated.lane.policy import Category, Rules
+from gated.lane.policy import EVIDENCE_THAT_MAY_BE_MISSING, Category, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,9 @@ class _Category:
     def __post_init__(self) -> None:
         if not self.documents:
             raise ValueError("documents is empty: nobody of this category could pass")
+        if unknown := sorted(set(self.may_miss) - EVIDENCE_THAT_MAY_BE_MISSING):
+            known = ", ".join(sorted(EVIDENCE_THAT_MAY_BE_MISSING))
+            raise ValueError(f"may_miss knows {known}, not {', '.join(unknown)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,10 @@ class _Policy:
     version: str
     age_years_min: int
     categories: dict[str, _Category]
+
+    def __post_init__(self) -> None:
+        if self.age_years_min < 0:
+            raise ValueError(f"age_years_min must not be below 0, but is {self.age_years_min}")
 
 
 def load_rules(path: Path) -> Rules:

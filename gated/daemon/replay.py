@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated.config import Config
-from gated.daemon.plan import machine_of, read_key
+from gated.daemon.plan import key_of, machine_of
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.events import Now
@@ -26,7 +26,7 @@ def replay(journal: Path, config: Config, key: Path | None = None) -> ReplayResu
 
     A boot whose beginning was trimmed is passed over: the machine's state before it is not known. Raises `StoreError`
     for a journal that cannot be read or opened, `ConfigError` for the rest."""
-    secret = read_key(key or config.keys.journal, "[keys] journal")
+    secret = key_of(config, "journal", key)
     reader = JournalReader(journal, family(vars(ev), ev.Event), family(vars(cmd), cmd.Command), secret)
     events = boots = 0
     try:

@@ -1,0 +1,472 @@
+"""One lane process in a temporary folder, over pseudo terminals, HTTP, pin socket, SQLite and real networks.
+
+`Rig` is the folder and the process; `Bench` is everything at the far ends of its wires, on an event loop in a thread
+of this process. Every wait has a bound, and what was started has ended when the rig is closed.
+"""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from drivers.links import Pin
+from gated.control import Client, Snapshot, Status, Unavailable
+from gated.hq import keys
+from gated.hq.publisher import publish
+from gated.hq.registers import Paper as RegisteredPaper
+from gated.hq.registers import Person, Register
+from gated.store.outbox import OutboxReader
+from gated.wire.facts import Fact, TicketSettled, VerdictReached
+from gated.wire.record import Head, Record, follow
+from models.manifest import model
+from tests.hw_sim.gatesim import PinServer
+from tests.hw_sim.happenings import Body, Topology
+from tests.hw_sim.papers import Paper, passport
+from tests.hw_sim.physics import Gate
+from tests.hw_sim.picture import Canvas, Cut
+from tests.hw_sim.pins import PinBoard
+from tests.hw_sim.pty import Pty
+from tests.hw_sim.readers import ElyctisReader, LinesReader, Reader, RteReader
+from tests.hw_sim.site import INPUTS, LAMPS, POLICY, REQUESTS
+from tests.hw_sim.video import MjpegServer
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[1]
+LANE, SITE = "lane-1", "rig"
+SPOT_M, OUT_M, QUEUE_M, READER_M = 1.35, 4.6, -3.0, -0.9
+SPEED = 3.0
+DO_S_MAX = 30.0
+READERS: dict[str, Callable[[Pty, random.Random], Reader]] = {
+    "elyctis": ElyctisReader,
+    "rte": RteReader,
+    "lines": LinesReader,
+}
+
+
+def eventually(truth: Callable[[], bool], within_s: float, what: Callable[[], object]) -> None:
+    """Wait for something to become true; `what` says what is instead."""
+    until = time.monotonic() + within_s
+    while not truth():
+        assert time.monotonic() < until, f"not within {within_s:g} s; instead: {what()}"
+        time.sleep(0.05)
+
+
+class Bench:
+    """Gate, readers and camera of one lane. Everything in it lives on its own loop: use `do` and `now`."""
+
+    def __init__(self, folder: Path, readers: Mapping[str, str], topology: Topology) -> None:
+        """`readers`: side ("a", "b") -> driver."""
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="bench", daemon=True)
+        self._thread.start()
+        self._canvas = Canvas(1)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.do(self._build(folder, readers, topology))
+
+    async def _build(self, folder: Path, readers: Mapping[str, str], topology: Topology) -> None:
+        dice = random.Random(7)
+        self.board = PinBoard()
+        self.outputs: dict[str, Pin] = {**REQUESTS, **LAMPS}
+        self._pins_at = folder / "pins.sock"
+        self.pins = PinServer(self._pins_at, self.board, INPUTS, self.outputs)
+        self.gate = Gate(self.board, topology, dice, open_s=0.3, close_s=0.4)
+        self.cables = {side: Pty(link=folder / f"passport-{side}") for side in readers}
+        self.readers = {side: READERS[name](self.cables[side], dice) for side, name in readers.items()}
+        self.camera = MjpegServer()
+        self.camera.show(self._canvas.compose([]))
+        await self.pins.start()
+        await self.camera.start()
+        self.listen()
+
+    # -- from the test's thread
+
+    def do(self, work: Coroutine[Any, Any, T], within_s: float = DO_S_MAX) -> T:
+        """Run `work` on the bench's loop and wait for it."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(within_s)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def now(self, act: Callable[..., T], *given: Any) -> T:
+        """Call `act` on the bench's loop."""
+
+        async def work() -> T:
+            return act(*given)
+
+        return self.do(work())
+
+    def look(self, head: Cut | None) -> None:
+        """From now on the camera sees this head where one stands to be recognised, or nobody."""
+        picture = self._canvas.compose([] if head is None else [(head, 1.35, 0.0)])
+        self.now(self.camera.show, picture)
+
+    def say(self, data: bytes, side: str = "a") -> None:
+        """Put bytes on a reader's line."""
+        self.do(self.readers[side].babble(data))
+
+    def insert(self, lines: tuple[str, ...], side: str = "a") -> None:
+        """Lay a document down, and wait until the reader has said so."""
+        self.do(self.readers[side].insert(lines))
+
+    def remove(self, side: str = "a") -> None:
+        """Take it away."""
+        self.do(self.readers[side].remove())
+
+    def replug(self, side: str = "a", after_s: float = 0.0) -> None:
+        """Pull the reader's cable (it may be in the middle of a word) and put it back."""
+        self.now(self.cables[side].unplug)
+        time.sleep(after_s)
+        self.now(self.cables[side].plug)
+        self.now(self.listen)
+
+    def listen(self) -> None:
+        """On the loop: let every reader that is not listening listen."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = [asyncio.ensure_future(reader.run()) for reader in self.readers.values()]
+
+    def unplug_pins(self) -> None:
+        """The board's cable is pulled."""
+        self.do(self.pins.stop())
+
+    def plug_pins(self) -> None:
+        """And put back."""
+        self.pins = PinServer(self._pins_at, self.board, INPUTS, self.outputs)
+        self.do(self.pins.start())
+
+    def close(self) -> None:
+        """End everything on the loop, and the loop."""
+
+        async def end() -> None:
+            await self.camera.stop()
+            await self.pins.stop()
+            for cable in self.cables.values():
+                cable.unplug()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self.do(end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5.0)
+        self.loop.close()
+
+
+class Rig:
+    """A lane's folder, its process, and its bench. `options`: section -> option -> value, changed before `start`."""
+
+    def __init__(
+        self, *, readers: Mapping[str, str] | None = None, topology: Topology = Topology.MANTRAP, uid: int = 0
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gated-rig-"))
+        self.uid = uid
+        self.bench = Bench(self.folder, readers or {"a": "elyctis"}, topology)
+        self._readers = dict(readers or {"a": "elyctis"})
+        keys.make(self.folder / "keys")
+        journal = self.folder / "keys" / "journal.key"
+        journal.write_bytes(os.urandom(32))
+        journal.chmod(0o600)
+        self.hq_private = (self.folder / "keys" / "hq.key").read_bytes()
+        self.register = Register(self.folder / "registers.db", keys.secret(self.folder / "keys" / "data.key"))
+        self.store = self.folder / "store"
+        self.store.mkdir()
+        self.options = _options(self, topology)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.dice = random.Random(3)
+        self._persons = 0
+
+    @property
+    def toml(self) -> Path:
+        return self.folder / "lane.toml"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control.sock"
+
+    # -- HQ's side before the lane starts
+
+    def passport(self) -> Paper:
+        """A valid document that nobody knows yet."""
+        self._persons += 1
+        return passport(self.dice, self._persons, date.today())
+
+    def enrol(self, paper: Paper, template: bytes | None = None) -> Paper:
+        """Put the holder into HQ's register; a template of nobody where none is given. `publish` comes after."""
+        self.register.enrol(
+            Person(
+                subject=0,
+                category="national",
+                birth=paper.birth,
+                sex=paper.sex,
+                surname=paper.surname,
+                given_names=paper.given_names,
+                personal_number=paper.personal_number,
+                papers=(RegisteredPaper("TWN", paper.number),),
+                face=template or bytes(range(1, 65)) * 8,
+                face_model=f"sface-{model('sface').published_sha256[:12]}",
+                enrolled_on=date.today(),
+            )
+        )
+        return paper
+
+    def publish(self) -> Path:
+        """A new generation of the cache."""
+        secret = keys.secret(self.folder / "keys" / "cache.key")
+        return publish(self.register, self.store, secret, "rig", datetime.now(UTC), 0o644)[0]
+
+    # -- the process
+
+    def configure(self) -> str:
+        """Write lane.toml. Returns its text."""
+        text = toml_of(self.options)
+        self.toml.write_text(text, encoding="utf-8")
+        return text
+
+    def start(self, *states: str, within_s: float = 30.0) -> None:
+        """Start the lane, and wait until it is in one of `states` (nothing named: idle)."""
+        self.launch()
+        self.wait(*states, within_s=within_s)
+
+    def launch(self) -> None:
+        """Start the process alone."""
+        self.configure()
+        command = [sys.executable, "-m", "tests.lane_child", str(self.toml), str(self.folder / "pins.sock")]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENCV_LOG_LEVEL": "OFF"}
+        with (self.folder / "lane.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command + ([str(self.uid)] if self.uid else []),
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def ended(self, within_s: float = 20.0) -> int:
+        """Its exit code, once it has ended by itself."""
+        assert self.process is not None
+        return self.process.wait(within_s)
+
+    def end(self, number: int = signal.SIGTERM, within_s: float = 20.0) -> int:
+        """End it, and return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(within_s)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def close(self) -> None:
+        """End the process and the bench, and remove the folder."""
+        try:
+            if self.process is not None:
+                self.end(signal.SIGKILL)
+        finally:
+            self.register.close()
+            self.bench.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- looking
+
+    def ask(self) -> Snapshot:
+        """The lane's status."""
+        answer: Any = Client(self.control, 5.0).ask(Status())
+        return answer  # type: ignore[no-any-return]
+
+    def wait(self, *states: str, within_s: float = 15.0) -> Snapshot:
+        """Until the lane is in one of `states`."""
+        return self.until(lambda seen: seen["state"] in (states or ("idle",)), within_s)
+
+    def until(self, truth: Callable[[Snapshot], bool], within_s: float = 15.0) -> Snapshot:
+        """Until `truth` of the lane's status; returns it. Fails with status and log."""
+        until = time.monotonic() + within_s
+        seen: Snapshot | str = "no answer"
+        while True:
+            try:
+                seen = self.ask()
+                if truth(seen):
+                    return seen
+            except Unavailable as away:
+                seen = str(away)
+            ended = self.process is not None and self.process.poll() is not None
+            if ended or time.monotonic() > until:
+                raise AssertionError(f"{seen}\n{self.log()[-3000:]}")
+            time.sleep(0.04)
+
+    def log(self) -> str:
+        """What the process said."""
+        return (self.folder / "lane.log").read_text(encoding="utf-8", errors="replace")
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines with this event."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == event]
+
+    def alarms(self) -> list[tuple[str, str]]:
+        """The last alarms: code and detail."""
+        return [(alarm["code"], alarm["detail"]) for alarm in self.ask()["last_alarms"]]
+
+    def records(self) -> list[Record]:
+        """Everything in the outbox, by stream, each chain checked to hold."""
+        reader = OutboxReader(self.store / "lane.db")
+        try:
+            found = [Record.decode(queued.payload) for queued in reader.pending({}, 1_000_000)]
+        finally:
+            reader.close()
+        heads: dict[str, Head] = {}
+        for record in found:
+            before = heads.get(record.stream_id, Head.start(LANE, record.stream_id))
+            heads[record.stream_id] = follow(before, record)
+        return found
+
+    def facts(self) -> list[Fact]:
+        """What the outbox says, opened with HQ's key."""
+        return [record.fact(self.hq_private) for record in self.records()]
+
+    def tickets(self) -> dict[int, tuple[list[VerdictReached], list[TicketSettled]]]:
+        """Verdicts and ends by ticket."""
+        found: dict[int, tuple[list[VerdictReached], list[TicketSettled]]] = {}
+        for fact in self.facts():
+            if isinstance(fact, VerdictReached):
+                found.setdefault(fact.ticket, ([], []))[0].append(fact)
+            elif isinstance(fact, TicketSettled):
+                found.setdefault(fact.ticket, ([], []))[1].append(fact)
+        return found
+
+    def assert_nothing_lost(self) -> None:
+        """Every ticket has ended once, every chain holds."""
+        eventually(
+            lambda: all(len(ends) == 1 for _, ends in self.tickets().values()), 5.0, lambda: list(self.tickets())
+        )
+
+    # -- passengers
+
+    def serves(self, paper: Paper, side: str = "a") -> None:
+        """A good document opens the entry. Its holder thinks better of it, and the lane is free again."""
+        self.wait("idle")
+        leaf = self.bench.gate.leaves[side]
+        self.bench.insert(paper.lines, side)
+        try:
+            opened = self.bench.do(self.bench.gate.until(lambda: leaf.passable, 10.0))
+            assert opened, f"the entry stays shut: {self.ask()}"
+        finally:
+            self.bench.remove(side)
+        self.wait("idle")
+
+    def enters(self, paper: Paper) -> Body:
+        """Somebody shows a document, goes in, and stands where one is recognised."""
+        self.wait("idle")
+        bench, gate = self.bench, self.bench.gate
+        body = Body("somebody", x=QUEUE_M)
+
+        async def come() -> bool:
+            gate.add(body)
+            await gate.walk(body, READER_M, SPEED)
+            await bench.readers["a"].insert(paper.lines)
+            opened = await gate.until(lambda: gate.leaves["a"].passable, 10.0)
+            await bench.readers["a"].remove()
+            return opened and await gate.walk(body, SPOT_M, SPEED, 2.0)
+
+        if not bench.do(come()):
+            bench.now(gate.remove, body)
+            raise AssertionError(f"the entry stays shut: {self.ask()}")
+        return body
+
+    def leaves(self, body: Body, within_s: float = 20.0) -> str:
+        """Out through whichever leaf opens: "a", "b", or "" where none does. The body is gone afterwards."""
+        gate = self.bench.gate
+
+        async def go() -> str:
+            try:
+                await gate.until(lambda: gate.leaves["a"].closed, 5.0)
+                await gate.until(lambda: any(leaf.passable for leaf in gate.leaves.values()), within_s)
+                for side, metres in (("b", OUT_M), ("a", QUEUE_M)):
+                    if gate.leaves[side].passable and await gate.walk(body, metres, SPEED, 2.0):
+                        return side
+                return ""
+            finally:
+                gate.remove(body)
+
+        return self.bench.do(go(), within_s + 10.0)
+
+
+def _options(rig: Rig, topology: Topology) -> dict[str, dict[str, Any]]:
+    """A configuration that is in a hurry."""
+    sides = {"a": "passport", "b": "passport_b"}
+    folder = rig.folder
+    pins = {name: {"pin": pin.pin} for table in (REQUESTS, INPUTS) for name, pin in table.items()}
+    both = topology is Topology.BIDIRECTIONAL
+    found: dict[str, dict[str, Any]] = {
+        "lane": {
+            "id": LANE,
+            "site": SITE,
+            "place": "rig",
+            "topology": topology.value,
+            "direction": "both" if both else "exit",
+        },
+        "timing": {"admit_s": 2.0, "refused_s": 0.6, "face_s": 1.5, "match_s": 4.0, "officer_s": 1.5, "clear_s": 5.0},
+        "policy": {"file": str(POLICY)},
+        "camera": {
+            "driver": "opencv",
+            "source": rig.bench.camera.url,
+            "width": 640,
+            "height": 480,
+            "open_timeout_s": 1.5,
+            "read_timeout_s": 1.0,
+            "black_s_max": 0.5,
+            "freeze_s_max": 0.7,
+        },
+        "door": {"driver": "gpio", "factory": "native", "pull": "down", **pins},
+        "indicator": {
+            "driver": "gpio",
+            "factory": "native",
+            **{name: {"pin": pin.pin} for name, pin in LAMPS.items()},
+        },
+        "models": {"dir": str(ROOT / "models" / "cache"), "threads": 1},
+        "face": {"threshold": "fmr_1e-4"},
+        "store": {"dir": str(rig.store)},
+        "keys": {
+            "cache": str(folder / "keys" / "cache.key"),
+            "journal": str(folder / "keys" / "journal.key"),
+            "hq_public": str(folder / "keys" / "hq.pub"),
+            "orders_public": str(folder / "keys" / "orders.pub"),
+        },
+        "uplink": {"host": "127.0.0.1", "port": 9, "tls": False, "retry_s_min": 0.1, "retry_s_max": 0.5},
+        "control": {"socket": str(rig.control)},
+    }
+    for side, driver in rig._readers.items():
+        found[sides[side]] = {"driver": driver, "port": str(folder / f"passport-{side}")}
+    return found
+
+
+def toml_of(options: Mapping[str, Mapping[str, Any]]) -> str:
+    """A configuration as text: an option a line."""
+    lines = []
+    for section, values in options.items():
+        lines += [f"[{section}]", *(f"{name} = {_toml(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A TOML value: text, numbers, truth and tables of them."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value)
