@@ -9,28 +9,28 @@ import secrets
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
-from drivers.base import Camera, Driver, Emit
+from drivers.base import Camera
 from gated import __version__, control_socket, logs
-from gated.config import Config, ConfigError, Section
+from gated.config import Config, ConfigError
 from gated.daemon import links as daemon_links
 from gated.daemon.clock import Clock, SystemClock, watch_steps
+from gated.daemon.crashes import told
+from gated.daemon.devices import Devices
 from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SECTIONS, SHELL, face_of, key_of, load_driver, machine_of, shape_of
-from gated.daemon.recorder import Recorder, Tap
+from gated.daemon.plan import SHELL, face_of, key_of, machine_of, shape_of
+from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
 from gated.daemon.status import Status
-from gated.daemon.supervisor import Supervised
-from gated.daemon.workers import Threads, Workers
+from gated.daemon.workers import Attended, Threads, Workers
 from gated.daemon.writer import Job, Kept, Writer
 from gated.lane import events as ev
 from gated.lane.commands import Command
@@ -47,19 +47,9 @@ from gated.wire.facts import DeviceChanged, LaneBooted, LaneChanged, OrderAnswer
 
 log = structlog.get_logger()
 
-WRITER_S_MAX = 20.0
-"""A writer that has not finished a round for so long hangs: the watchdog is no longer stroked."""
-
-
-@dataclass(slots=True)
-class _Devices:
-    """The drivers of one lane, and who supervises them."""
-
-    by_device: dict[Device, list[Supervised]] = field(default_factory=dict)
-    actuators: dict[Device, Any] = field(default_factory=dict)
-
-    def state(self, device: Device) -> str:
-        return "ready" if all(each.state == "ready" for each in self.by_device[device]) else "lost"
+WORK_S_MAX = 20.0
+"""Disk or inference that has not answered for so long hangs: the watchdog is no longer stroked."""
+LAST_WORDS_S_MAX = 3.0
 
 
 class Build(Protocol):
@@ -83,13 +73,13 @@ class App:
         serve_control: bool = True,
     ) -> None:
         face_of(config)  # used by whoever made `workers`
-        self.config, self.clock, self.workers, self.boot = config, clock, workers, boot
+        self.config, self.clock, self.boot = config, clock, boot
+        self.workers = workers = Attended(workers)
         self.queue = Queue()
-        self._devices = _Devices()
+        self._devices = Devices(config, links, self.emit)
         self._readings: dict[str, str] = {}
         hq_public = key_of(config, "hq_public")
-        self.recorder = Recorder(config.store.dir, hq_public, config.identity.id)
-        self._add_drivers(config, links)
+        self.recorder = Recorder(config.store.dir, hq_public, config.identity.id, self._devices.taps)
         self.lane = machine_of(config)
         config.finish()
         cache_key, orders_public = key_of(config, "cache"), key_of(config, "orders_public")
@@ -102,11 +92,12 @@ class App:
         )
         self.requests = Requests(
             self.emit,
+            clock,
             self.status,
             self.look_up,
             Authority((orders_public,), config.identity.id, boot),
             self._order_refused,
-            lambda device, seconds: asyncio.ensure_future(self.recorder.record(device, seconds)),
+            self.recorder.record,
             self.stop,
         )
         self.facts = Facts(shape_of(config).direction)
@@ -127,34 +118,6 @@ class App:
         self._state = self.lane.state
 
     # -- wiring ------------------------------------------------------------------------------------------------
-
-    def _add_drivers(self, config: Config, links: daemon_links.Links) -> None:
-        for name, (device, side) in SECTIONS.items():
-            if name in config:
-                self._add_driver(config.section(name), device, side, links)
-
-    def _add_driver(self, section: Section, device: Device, side: Door, links: daemon_links.Links) -> None:
-        module = load_driver(section)
-        settings = section.into(module.Settings)
-        try:
-            link = links(section.name, settings)
-        except ValueError as wrong:
-            raise section.wrong(wrong) from None
-        if device is Device.PASSPORT:
-            link = self.recorder.taps[section.name] = Tap(link)
-        driver: Driver = module.Device(settings, link, side)
-        self._devices.actuators[device] = driver
-        supervised = Supervised(device, driver, self._emitter(device))
-        self._devices.by_device.setdefault(device, []).append(supervised)
-
-    def _emitter(self, device: Device) -> Emit:
-        """A device that is there twice (two readers) is ready only when both are."""
-
-        def emit(event: Event) -> None:
-            if not isinstance(event, ev.DeviceReady) or self._devices.state(device) == "ready":
-                self.emit(event)
-
-        return emit
 
     def _open_store(self, config: Config, journal_key: bytes, hq_public: bytes, open_db: Build) -> None:
         store = config.store
@@ -191,8 +154,9 @@ class App:
         """Journal of `loop.drive`: every step, and what the shell must do beside the commands."""
         self.writer.step(now, event, commands)
         if isinstance(event, ev.EventsLost):
-            for each in self._devices.by_device[Device.DOOR]:
-                each.again()
+            self._tell_again()
+        if self.lane.service_by is None:
+            self.recorder.stop()
         if self.lane.state is not self._state:
             self._state = self.lane.state
             note = ("reset_needed", "1" if self.lane.reset_needed else "")
@@ -202,6 +166,15 @@ class App:
         else:
             self._empty.clear()
         self.status.stepped(now)
+
+    def _tell_again(self) -> None:
+        """Anybody's words may have been dropped: the door tells all that it sees, how the others are is known here."""
+        for each in self._devices.by_device[Device.DOOR]:
+            each.again()
+        for device in self._known():
+            ready = self._readings.get(device.value) == "ready"
+            if device is not Device.DOOR and ready == (device in self.lane.gate.lost):
+                self.queue.emit(ev.DeviceReady(device) if ready else ev.DeviceLost(device, "events_lost"))
 
     def _heard(self, command: Command, now: Now) -> None:
         self.status.heard(command, now)
@@ -225,6 +198,19 @@ class App:
 
     async def run(self) -> None:
         """Run until `stop`; whoever is inside is finished first. Any part that fails ends the process."""
+        try:
+            await self._run()
+            await self.writer.flush()
+        except Exception as failed:
+            log.critical("a part of the lane failed", what=told(failed))
+            await self._last_words()
+            raise
+        finally:
+            self.workers.close()
+            self.look_up.close()
+            self.writer.close()
+
+    async def _run(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             if self._serve_control:
                 control = self.config.control
@@ -243,9 +229,14 @@ class App:
                 await self._finish_inside()
                 for task in tasks:
                     task.cancel()
-        await self.writer.flush()
-        self.workers.close()
-        self.writer.close()
+
+    async def _last_words(self) -> None:
+        """The steps that led here are worth most of all: into the journal with them, as far as the disk takes them."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S_MAX):
+                await self.writer.flush()
+        except Exception as failed:  # noqa: BLE001  # the process ends by the first failure, not by this one
+            log.error("the last steps are not in the journal", what=told(failed))
 
     def _parts(self) -> list[Any]:
         return [
@@ -255,7 +246,7 @@ class App:
             self.matcher.run(),
             watch_steps(self.clock, self.emit),
             self._watchdog(),
-            *(each.run() for several in self._devices.by_device.values() for each in several),
+            *(each.run() for each in self._devices.all()),
         ]
 
     def _started(self) -> None:
@@ -287,9 +278,11 @@ class App:
         log.info("stopping")
         notify("STOPPING=1")
         self.emit(ev.CloseLane("shutdown", "shutdown"))
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self.lane.timing.stay_s_max + self.lane.timing.return_s):
                 await self._empty.wait()
+        except TimeoutError:
+            log.error("stopped with the lane occupied", state=self.lane.state.value)
 
     async def _watchdog(self) -> None:
         """Tell the service manager that every part still answers."""
@@ -299,7 +292,7 @@ class App:
             await asyncio.sleep(0.2 if not ready else min(every or 5.0, 5.0))
             if not ready and self.lane.state is not State.STARTING:
                 ready = notify("READY=1", "STATUS=running") or True
-            if asyncio.get_running_loop().time() - self.writer.flushed_mono < WRITER_S_MAX:
+            if self.workers.oldest_s() < WORK_S_MAX:
                 notify("WATCHDOG=1", f"STATUS={self.lane.state.value}")
 
 
@@ -369,4 +362,7 @@ def main(config: Config, links: daemon_links.Links = daemon_links.real) -> int:
     except (StoreError, ModelError, control_socket.SocketTaken) as wrong:
         log.error("lane cannot start", what=str(wrong))
         return 69
+    except Exception as failed:  # noqa: BLE001  # of our own bugs only the place is logged: words can be personal
+        log.critical("lane ends by a fault of its own", what=told(failed))
+        return 70
     return 0

@@ -5,23 +5,26 @@ passenger. What was found for a ticket is wiped at `Forget`."""
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 
 from drivers.base import Emit
+from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.events import Device, Event
 from gated.store.cache import Cache, PersonRow
-from gated.store.sql import StoreError
+from gated.store.sql import StoreError, in_words
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 RETRY_S = 1.0
 _GENERATION = re.compile(r"cache-(\d+)\.db")
@@ -59,7 +62,7 @@ class LookUp:
             try:
                 await self._workers.run("cache", self._newest)
             except StoreError as error:
-                self._fail(error)
+                self._fail(error.why, str(error))
                 await asyncio.sleep(RETRY_S)
                 continue
             if self._lost:
@@ -69,14 +72,30 @@ class LookUp:
             await self._try.wait()
             await asyncio.sleep(RETRY_S)
 
-    def _fail(self, error: StoreError) -> None:
-        if not self._lost or error.why != self._why:
-            self._emit(ev.DeviceLost(Device.CACHE, error.why))
-            log.warning("cache cannot be used", why=error.why, what=str(error))
-        self._lost, self._why = True, error.why
+    def _fail(self, why: str, what: str) -> None:
+        if not self._lost or why != self._why:
+            self._emit(ev.DeviceLost(Device.CACHE, why))
+            log.warning("cache cannot be used", why=why, what=what)
+        self._lost, self._why = True, why
+
+    # -- on the worker, which alone touches the cache ------------------------------------------------------------
+
+    def _put(self, question: Callable[[Cache], T]) -> T:
+        """A question to the newest generation. One that fails is opened anew the next time."""
+        try:
+            return question(self._newest())
+        except Exception:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        old, self._cache = self._cache, None
+        if old is not None:
+            old.close()
 
     def _newest(self) -> Cache:
-        found = {int(m[1]): path for path in self._folder.iterdir() if (m := _GENERATION.fullmatch(path.name))}
+        with in_words(self._folder):
+            found = {int(m[1]): path for path in self._folder.iterdir() if (m := _GENERATION.fullmatch(path.name))}
         if not found:
             raise StoreError("no_cache", self._folder / "cache-1.db", "HQ has not published a cache for this lane yet")
         generation = max(found)
@@ -93,11 +112,11 @@ class LookUp:
         """Answered by `RecordFound`, `NoRecord` or `LookUpFailed`."""
         document = command.document
         held = self._held[command.ticket] = _Held(document.issuer, document.number)
-        self._later(self._find(command, document, held))
+        self._later(command, self._find(command, document, held))
 
     def read_flags(self, command: cmd.ReadFlags) -> None:
         """Answered by `FlagsRead` or `LookUpFailed`."""
-        self._later(self._flags(command))
+        self._later(command, self._flags(command))
 
     def template_of(self, subject: int) -> bytes:
         """The face template behind a subject of the present ticket. Raises `KeyError`."""
@@ -110,56 +129,60 @@ class LookUp:
         """Wipe what is held for this ticket."""
         self._held.pop(ticket, None)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
+    def close(self) -> None:
+        """Give up what is asked and close the cache; its worker has ended."""
+        for task in self._tasks:
+            task.cancel()
+        self._held.clear()
+        self._close()
+
+    def _later(self, command: cmd.Request, work: Coroutine[Any, Any, Event]) -> None:
+        task = asyncio.ensure_future(self._answered(command, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _find(self, command: cmd.LookUp, document: Document, held: _Held) -> None:
+    async def _answered(self, command: cmd.Request, work: Coroutine[Any, Any, Event]) -> None:
         try:
-            person, flags = await self._workers.run("cache", self._find_now, document)
+            answer = await work
         except StoreError as error:
-            self._failed(command.ticket, command.ask, error)
-            return
-        answer: Event
-        if person is None:
-            answer = ev.NoRecord(command.ticket, command.ask, flags)
-        elif person.face is not None and person.face_model != self._model:
-            log.error("template is of another network", theirs=person.face_model, ours=self._model)
-            answer = ev.LookUpFailed(command.ticket, command.ask, "other_face_model")
+            why, what = error.why, str(error)
+        except Exception as error:  # noqa: BLE001  # whatever it was, the lane waits for an answer
+            why, what = "crashed", "; ".join(told(error))
         else:
-            held.person = person
-            answer = ev.RecordFound(command.ticket, command.ask, _traveller(person, frozenset()), flags)
-        self._emit(answer)
-
-    def _find_now(self, document: Document) -> tuple[PersonRow | None, frozenset[str]]:
-        cache = self._newest()
-        person = cache.by_document(document.issuer, document.number)
-        if person is None and document.personal_number is not None:
-            person = cache.by_person(document.personal_number)
-        return person, cache.document_flags(document.issuer, document.number)
-
-    async def _flags(self, command: cmd.ReadFlags) -> None:
-        held = self._held.get(command.ticket)
-        try:
-            if held is None or held.person is None:
-                self._emit(ev.LookUpFailed(command.ticket, command.ask, "not_held"))
-                return
-            flags, document_flags = await self._workers.run("cache", self._flags_now, held, held.person.subject)
-        except StoreError as error:
-            self._failed(command.ticket, command.ask, error)
+            self._emit(answer)
             return
-        self._emit(ev.FlagsRead(command.ticket, command.ask, flags, document_flags))
-
-    def _flags_now(self, held: _Held, subject: int) -> tuple[frozenset[str], frozenset[str]]:
-        cache = self._newest()
-        return cache.flags(subject), cache.document_flags(held.issuer, held.number)
-
-    def _failed(self, ticket: int, ask: int, error: StoreError) -> None:
-        self._fail(error)
-        self._emit(ev.LookUpFailed(ticket, ask, error.why))
-        self._cache = None
+        self._fail(why, what)
+        self._emit(ev.LookUpFailed(command.ticket, command.ask, why))
         self._try.set()
+
+    async def _find(self, command: cmd.LookUp, document: Document, held: _Held) -> Event:
+        person, flags = await self._workers.run("cache", self._put, lambda cache: _found(cache, document))
+        if person is None:
+            return ev.NoRecord(command.ticket, command.ask, flags)
+        if person.face is not None and person.face_model != self._model:
+            log.error("template is of another network", theirs=person.face_model, ours=self._model)
+            return ev.LookUpFailed(command.ticket, command.ask, "other_face_model")
+        held.person = person
+        return ev.RecordFound(command.ticket, command.ask, _traveller(person, frozenset()), flags)
+
+    async def _flags(self, command: cmd.ReadFlags) -> Event:
+        held = self._held.get(command.ticket)
+        if held is None or held.person is None:
+            return ev.LookUpFailed(command.ticket, command.ask, "not_held")
+        subject = held.person.subject
+        flags, document_flags = await self._workers.run(
+            "cache",
+            self._put,
+            lambda cache: (cache.flags(subject), cache.document_flags(held.issuer, held.number)),
+        )
+        return ev.FlagsRead(command.ticket, command.ask, flags, document_flags)
+
+
+def _found(cache: Cache, document: Document) -> tuple[PersonRow | None, frozenset[str]]:
+    person = cache.by_document(document.issuer, document.number)
+    if person is None and document.personal_number is not None:
+        person = cache.by_person(document.personal_number)
+    return person, cache.document_flags(document.issuer, document.number)
 
 
 def _traveller(person: PersonRow, flags: frozenset[str]) -> ev.Traveller:

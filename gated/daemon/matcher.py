@@ -10,6 +10,7 @@ import structlog
 
 from drivers.base import Camera, DeviceFault, Emit
 from gated.biometrics.capture import Best, Candidate
+from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
 from gated.icao.check import Check
 from gated.lane.commands import CompareFace
@@ -32,7 +33,7 @@ class _Asked:
 
     command: CompareFace
     template: bytes = field(repr=False)
-    until: float = 0.0
+    overdue: asyncio.TimerHandle | None = None
     usable_since: float | None = None
     compared_mono: float = -1.0
     advised: float = 0.0
@@ -49,31 +50,44 @@ class Matcher:
         self._asked: _Asked | None = None
         self._wake = asyncio.Event()
         self._lost = False
-        self.look_ms: list[float] = []
 
     def watch(self, ticket: int) -> None:
         """Start collecting frames for this ticket."""
-        self._best.clear()
-        self._ticket, self._asked = ticket, None
+        self._drop()
+        self._ticket = ticket
         self._wake.set()
 
     def compare(self, command: CompareFace) -> None:
-        """Answer with one `FaceCompared` within the command's time."""
-        now = asyncio.get_running_loop().time()
+        """Answer with one `FaceCompared` within the command's time, whatever camera and inference do.
+
+        Only a request that is followed by another one, or whose ticket ends, is not answered: nobody waits for it."""
+        loop = asyncio.get_running_loop()
         try:
             template = self._template_of(command.subject)
         except KeyError:
             self._emit(FaceCompared(command.ticket, command.ask, Check.UNDETERMINED))
             return
+        self._ask(None)
         self._ticket = command.ticket
-        self._asked = _Asked(command, template, now + command.within_s, advised=now)
+        asked = _Asked(command, template, advised=loop.time())
+        asked.overdue = loop.call_later(command.within_s, self._finish, asked)
+        self._ask(asked)
         self._wake.set()
 
     def forget(self, ticket: int) -> None:
         """Wipe every frame and the template."""
         if self._ticket == ticket:
-            self._ticket, self._asked = None, None
-            self._best.clear()
+            self._drop()
+
+    def _drop(self) -> None:
+        self._ask(None)
+        self._ticket = None
+        self._best.clear()
+
+    def _ask(self, asked: _Asked | None) -> None:
+        if self._asked is not None and self._asked.overdue is not None:
+            self._asked.overdue.cancel()
+        self._asked = asked
 
     async def run(self) -> None:
         """Pull, look, compare, for ever."""
@@ -85,20 +99,19 @@ class Matcher:
                 await self._wake.wait()
                 after = asyncio.get_running_loop().time()
             after = await self._pull(after)
-            self._overdue()
 
     async def _pull(self, after: float) -> float:
         """One frame; returns when it was taken."""
-        now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout_at(
-                min(now + PULL_S_MAX, self._asked.until if self._asked else now + PULL_S_MAX)
-            ):
+            async with asyncio.timeout(PULL_S_MAX):
                 frame = await self._camera.next(after)
         except DeviceFault:
             await asyncio.sleep(BREATH_S)
             return after
         except TimeoutError:
+            return after
+        except Exception as error:  # noqa: BLE001  # as below
+            await self._failed(error)
             return after
         ticket = self._ticket
         try:
@@ -106,17 +119,21 @@ class Matcher:
             if ticket == self._ticket and ticket is not None:
                 self._best.offer(frame.mono, frame.image, look)
                 await self._compare_best()
-        except Exception:
-            if not self._lost:
-                log.exception("matcher failed")
-                self._emit(DeviceLost(Device.MATCHER, "failed"))
-            self._lost = True
-            await asyncio.sleep(RETRY_S)  # and with the next frame, whether somebody is there or not
+        except Exception as error:  # noqa: BLE001  # the networks' runtime raises what it likes
+            await self._failed(error)
         else:
             if self._lost:
                 self._lost = False
                 self._emit(DeviceReady(Device.MATCHER))
         return frame.mono
+
+    async def _failed(self, error: Exception) -> None:
+        """Whatever it was: try again with the next frame, whether somebody is there or not."""
+        if not self._lost:
+            log.error("matcher failed", what=told(error))
+            self._emit(DeviceLost(Device.MATCHER, "failed"))
+        self._lost = True
+        await asyncio.sleep(RETRY_S)
 
     async def _compare_best(self) -> None:
         asked = self._asked
@@ -162,13 +179,10 @@ class Matcher:
             asked.advised = now
             self._emit(FaceAdvice(asked.command.ticket, asked.command.ask, Advice(advice)))
 
-    def _overdue(self) -> None:
-        asked = self._asked
-        if asked is not None and asyncio.get_running_loop().time() >= asked.until:
-            self._finish(asked)
-
     def _finish(self, asked: _Asked) -> None:
-        self._asked = None
+        if asked is not self._asked:
+            return
+        self._ask(None)
         command = asked.command
         if asked.best is not None:
             self._emit(asked.best)

@@ -92,7 +92,8 @@ class Outlets:
         # A grant that could not be made durable was not given: it is not written later. A referral was, and is.
         keep = command.verdict.decision is not Decision.GRANT
         fact = self._facts.of(command, command.ticket)
-        self._writer.add(Job(now.utc, fact, answer=(command.ticket, command.ask), keep=keep))
+        side = ("came_from", command.came_from.value)
+        self._writer.add(Job(now.utc, fact, answer=(command.ticket, command.ask), keep=keep, note=side))
 
     def _settle(self, command: cmd.Settle, now: Now) -> None:
         subject = self._subjects.get(command.ticket)

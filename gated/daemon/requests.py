@@ -2,9 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -12,6 +11,7 @@ import structlog
 from drivers.base import Emit
 from gated import control
 from gated.control import Answer, Code, Peer, Refused, Request
+from gated.daemon.clock import Clock
 from gated.daemon.lookup import LookUp
 from gated.daemon.status import Status
 from gated.lane import commands as cmd
@@ -19,6 +19,7 @@ from gated.lane import events as ev
 from gated.lane.commands import Command
 from gated.lane.events import Door, Event
 from gated.wire import orders
+from gated.wire.facts import CODE_MAX
 from gated.wire.orders import Action, OrderRefused, Seen
 
 log = structlog.get_logger()
@@ -41,18 +42,19 @@ class Requests:
     def __init__(
         self,
         emit: Emit,
+        clock: Clock,
         status: Status,
         look_up: LookUp,
         authority: Authority,
         refused: Callable[[str, str], None],
-        record: Callable[[str, float], "asyncio.Future[dict[str, Any]]"],
+        record: Callable[[str, float], Awaitable[dict[str, Any]]],
         stop: Callable[[], None],
     ) -> None:
-        self._emit, self._status, self._look_up, self._authority = emit, status, look_up, authority
+        self._emit, self._clock, self._status, self._look_up = emit, clock, status, look_up
+        self._authority = authority
         self._refused, self._record, self._stop = refused, record, stop
         self._seen = Seen()
         self._waiting: dict[str, asyncio.Future[cmd.Answer]] = {}
-        self._service_by: str | None = None
 
     def heard(self, command: Command) -> None:
         """An order was answered."""
@@ -69,7 +71,8 @@ class Requests:
             case control.Watch():
                 return self._status.watch()
             case control.UplinkState(up):
-                self._emit(ev.UplinkReady() if up else ev.UplinkLost())
+                if up != (self._status.snapshot()["uplink"] == "up"):  # it is told again and again
+                    self._emit(ev.UplinkReady() if up else ev.UplinkLost())
                 return {}
             case control.RelayOrder():
                 return await self._relayed(request)
@@ -98,18 +101,17 @@ class Requests:
     def _event(self, request: Request, order: str, peer: Peer) -> Event:
         match request:
             case control.ServiceOn(by):
-                self._service_by = f"{by} ({peer.name})"
-                return ev.ServiceOn(order, self._service_by)
+                return ev.ServiceOn(order, _named(by, peer))
             case control.ServiceOff(by):
-                return ev.ServiceOff(order, f"{by} ({peer.name})")
+                return ev.ServiceOff(order, _named(by, peer))
             case control.MoveDoor(door, is_open):
-                return ev.ServiceDoor(order, self._service_by or peer.name, Door(door), is_open)
+                return ev.ServiceDoor(order, self._status.snapshot()["service"] or peer.name, Door(door), is_open)
             case control.CloseLane(by):
-                return ev.CloseLane(order, f"{by} ({peer.name})")
+                return ev.CloseLane(order, _named(by, peer))
             case control.OpenLane(by):
-                return ev.OpenLane(order, f"{by} ({peer.name})")
+                return ev.OpenLane(order, _named(by, peer))
             case control.ResetLane(by):
-                return ev.Reset(order, f"{by} ({peer.name})")
+                return ev.Reset(order, _named(by, peer))
             case _:
                 raise Refused(Code.BAD_REQUEST, f"the daemon does not know {request.op}")
 
@@ -118,7 +120,7 @@ class Requests:
         authority = self._authority
         try:
             order = orders.verify(
-                authority.keys, request.signed, authority.lane, authority.boot, datetime.now(UTC), self._seen
+                authority.keys, request.signed, authority.lane, authority.boot, self._clock.now().utc, self._seen
             )
         except OrderRefused as no:
             log.warning("order refused", why=no.why)
@@ -145,7 +147,7 @@ class Requests:
         if cache is None:
             raise Refused(Code.REFUSED, "no enrolment cache is open: HQ has not published one, or it cannot be read")
         note = cache.note
-        age_s = (datetime.now(UTC) - note.built).total_seconds()
+        age_s = (self._clock.now().utc - note.built).total_seconds()
         return {
             "generation": note.generation,
             "epoch": note.epoch,
@@ -154,6 +156,12 @@ class Requests:
             "rows": note.rows,
             "file": cache.path.name,
         }
+
+
+def _named(by: str, peer: Peer) -> str:
+    """As it goes into records: who they say they are, cut where it is too long, and who the kernel says they are."""
+    user = f" ({peer.name[:32]})"
+    return by[: CODE_MAX - len(user)] + user
 
 
 def _name_of(signed: bytes) -> str:

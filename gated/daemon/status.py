@@ -60,6 +60,7 @@ class Status:
         if self._lane.state is not self._state:
             self._state, self._since = self._lane.state, now.mono
         self._changed.set()
+        self._changed = asyncio.Event()
 
     def snapshot(self) -> Snapshot:
         """The lane at this moment."""
@@ -92,7 +93,7 @@ class Status:
     async def watch(self) -> AsyncIterator[Mapping[str, Any]]:
         """A snapshot now and one after each change."""
         while True:
-            self._changed.clear()
+            changed = self._changed  # each watcher waits for the change after its own last snapshot
             yield self.snapshot()
-            await self._changed.wait()
+            await changed.wait()
             await asyncio.sleep(WATCH_EVERY_S)

@@ -1,12 +1,12 @@
 """Keeps drivers running: any end is `DeviceLost`, the next try comes after a pause that grows to a bound."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import structlog
 
 from drivers.base import DeviceFault, Driver, Emit
+from gated.daemon.crashes import told
 from gated.lane.events import Device, DeviceLost, DeviceReady, Event
 
 log = structlog.get_logger()
@@ -15,8 +15,6 @@ PAUSE_S_MIN = 0.5
 PAUSE_S_MAX = 15.0
 STEADY_S = 30.0
 """A driver that was ready for so long starts again after the shortest pause."""
-
-Run = Callable[[Emit], Awaitable[None]]
 
 
 class Supervised:
@@ -53,24 +51,23 @@ class Supervised:
             await asyncio.sleep(pause)
 
     async def _once(self) -> str:
-        """One run of the driver; returns why it ended."""
-        self._running = asyncio.ensure_future(self.driver.run(self._heard))
+        """One run of the driver; returns why it ended. Where we are to end, the driver ends first."""
+        running = self._running = asyncio.ensure_future(self.driver.run(self._heard))
         try:
-            await self._running
-        except DeviceFault as fault:
-            return fault.why
-        except asyncio.CancelledError:
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # it is us who are to end
-                raise
-            return "again"
-        except Exception:
-            log.exception("driver crashed", device=self.device.value)
-            return "crashed"
+            await asyncio.wait({running})
         finally:
-            if not self._running.done():
-                self._running.cancel()
-                await asyncio.wait({self._running})
-        return "ended"
+            if not running.done():
+                running.cancel()
+                await asyncio.wait({running})
+            error = None if running.cancelled() else running.exception()
+        if running.cancelled():
+            return "again"
+        if error is None:
+            return "ended"
+        if isinstance(error, DeviceFault):
+            return error.why
+        log.error("driver crashed", device=self.device.value, what=told(error))
+        return "crashed"
 
     def again(self) -> None:
         """Have the driver start afresh: it then tells the present state of everything it sees."""

@@ -24,6 +24,31 @@ class Workers(Protocol):
         """Wait for what is under way. Idempotent."""
 
 
+class Attended:
+    """Workers that are watched: how long the oldest work has been under way."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self.faces = workers.faces
+        self._began: dict[object, float] = {}
+
+    async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
+        token = object()
+        self._began[token] = asyncio.get_running_loop().time()
+        try:
+            return await self._workers.run(kind, work, *args)
+        finally:
+            del self._began[token]
+
+    def oldest_s(self) -> float:
+        """Seconds; 0 where nothing is under way."""
+        now = asyncio.get_running_loop().time()
+        return max((now - began for began in self._began.values()), default=0.0)
+
+    def close(self) -> None:
+        self._workers.close()
+
+
 class Threads:
     """Workers of a real lane."""
 

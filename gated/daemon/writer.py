@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 import structlog
@@ -21,7 +21,8 @@ from gated.store.db import LaneDb
 from gated.store.journal import Journal
 from gated.store.outbox import Outbox, OutboxFull
 from gated.store.sql import StoreError
-from gated.wire.facts import Fact
+from gated.wire.codec import WireError
+from gated.wire.facts import CROSSING, Fact, TicketSettled, VerdictReached
 
 log = structlog.get_logger()
 
@@ -30,7 +31,9 @@ JOURNAL_EVERY_S = 0.5
 RETRY_S = 1.0
 TRIM_EVERY_S = 60.0
 WAITING_MAX = 10_000
-"""Facts that wait while the disk refuses. Nobody passes then, so they are alarms and states: the oldest go first."""
+"""Facts that wait while the disk refuses. Nobody passes then, so they are alarms and states: the oldest of these go."""
+OUTBOX_FULL = "outbox_full"
+UNWRITABLE = "unwritable"
 
 
 @dataclass(slots=True)
@@ -46,6 +49,12 @@ class Job:
     """A ticket that is open from now on."""
     crossing: tuple[str, tuple[str, ...]] | None = field(default=None, repr=False)
     """Direction, and whose."""
+
+    @property
+    def news(self) -> bool:
+        """An alarm or state and nothing else: what may go where too much waits."""
+        fact = self.fact
+        return fact is not None and fact.stream != CROSSING and self.note is None and self.ticket is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +85,16 @@ class Writer:
         self._waiting: deque[Job] = deque()
         self._urgent = asyncio.Event()
         self._refused: str | None = None
+        self._round: asyncio.Task[None] | None = None
+        """What the disk is at."""
+        self._room = False
+        """There is room again after `OutboxFull`."""
+        self._ended = 0
+        """The highest ticket whose end is durable."""
         self.pending: dict[str, int] = {}
+        """Records in the outbox, by stream."""
         self.dropped = 0
-        self.flushed_mono = 0.0
-        """When the disk last answered, well or badly."""
+        """Facts that were lost because too many waited."""
 
     # -- from the loop -----------------------------------------------------------------------------------------
 
@@ -90,10 +105,15 @@ class Writer:
     def add(self, job: Job) -> None:
         """Have a job done; a fact goes to the disk at once."""
         self._waiting.append(job)
-        if len(self._waiting) > WAITING_MAX:
-            self._waiting.popleft()
-            self.dropped += 1
+        self._bound()
         self._urgent.set()
+
+    def _bound(self) -> None:
+        while len(self._waiting) > WAITING_MAX:
+            del self._waiting[next((at for at, job in enumerate(self._waiting) if job.news), 0)]
+            self.dropped += 1
+            if self.dropped % 1000 == 1:
+                log.error("facts are lost: too many wait for the disk", lost=self.dropped)
 
     # -- on its own ------------------------------------------------------------------------------------------
 
@@ -113,28 +133,46 @@ class Writer:
             if self._refused is not None:
                 await asyncio.sleep(RETRY_S)
                 self._urgent.set()
-            elif loop.time() - trimmed >= TRIM_EVERY_S:
+            if self._refused == OUTBOX_FULL or loop.time() - trimmed >= TRIM_EVERY_S:
                 trimmed = loop.time()
                 await self._trim()
 
     async def flush(self) -> None:
-        """Write everything that waits. Never raises for what the disk does."""
+        """Write everything that waits. Never raises for what the disk does.
+
+        The disk does not stop where the caller is cancelled: the next flush first hears what became of it."""
+        while self._round is not None:
+            await asyncio.shield(self._round)
         jobs = list(self._waiting)
         self._waiting.clear()
+        self._round = asyncio.ensure_future(self._write_all(jobs))
+        await asyncio.shield(self._round)
+
+    async def _write_all(self, jobs: list[Job]) -> None:
         try:
             failed = await self._workers.run("store", self._commit, jobs)
         except StoreError as error:
             self._not_written(jobs, error)
-            return
+        except BaseException:
+            self._waiting.extendleft(reversed(jobs))
+            raise
+        else:
+            self._written(jobs, failed)
         finally:
-            self.flushed_mono = asyncio.get_running_loop().time()
+            self._round = None
+
+    def _written(self, jobs: list[Job], failed: dict[int, StoreError]) -> None:
         for job in jobs:
-            if job.answer is not None and id(job) not in failed:
+            if id(job) in failed:
+                continue
+            if isinstance(job.fact, TicketSettled):
+                self._ended = max(self._ended, job.fact.ticket)
+            if job.answer is not None:
+                self._room = True
                 self._emit(Recorded(*job.answer))
-        full = [job for job in jobs if isinstance(failed.get(id(job)), OutboxFull)]
-        if full:
-            self._not_written(full, failed[id(full[0])])
-        elif self._refused is not None:
+        if failed:
+            self._not_written([job for job in jobs if id(job) in failed], next(iter(failed.values())))
+        elif self._refused is not None and (self._room or self._refused != OUTBOX_FULL):
             self._refused = None
             log.info("store writes again")
             self._emit(DeviceReady(Device.STORE))
@@ -145,48 +183,70 @@ class Writer:
                 self._emit(NotRecorded(*job.answer, error.why))
                 job.answer = None
         self._waiting.extendleft(reversed([job for job in jobs if job.keep]))
+        self._bound()
         if self._refused is None:
             log.error("store refuses", why=error.why, what=str(error))
             self._emit(DeviceLost(Device.STORE, error.why))
-        self._refused = error.why
+        self._refused, self._room = error.why, False
 
-    def _commit(self, jobs: list[Job]) -> dict[int, OutboxFull]:
-        """One transaction for all of them; returns for which of them there was no room, by id(job)."""
-        failed: dict[int, OutboxFull] = {}
+    def _commit(self, jobs: list[Job]) -> dict[int, StoreError]:
+        """One transaction for all of them; returns which of them had to stay out of it, by id(job)."""
+        failed: dict[int, StoreError] = {}
         with self.db.transaction():
             for job in jobs:
                 try:
                     self._write(job)
                 except OutboxFull as full:
                     failed[id(job)] = full
+                except WireError as wrong:  # a bug of ours, which is no reason to lose the others' facts
+                    log.error("fact cannot be written", fact=type(job.fact).__name__, what=str(wrong))
+                    job.keep = False
+                    if job.answer is not None:
+                        failed[id(job)] = StoreError(UNWRITABLE, self.db.path, "a fact breaks its own form")
             self.journal.flush()
-        self.pending = {span.stream: span.last - span.first + 1 for span in self.outbox.spans()}
+            pending = {span.stream: span.last - span.first + 1 for span in self.outbox.spans()}
+        self.pending = pending
         return failed
 
     def _write(self, job: Job) -> None:
+        fact = job.fact
+        if isinstance(fact, VerdictReached) and fact.ticket <= self._ended:
+            return  # it found no room, and the end of its ticket, which did, says what it said
         if job.ticket is not None:
             self.db.ticket_recorded(job.ticket)
         if job.note is not None:
             self.db.set_note(*job.note)
-        if job.fact is not None:
-            self.outbox.append(job.fact, job.utc)
+        if fact is not None:
+            self.outbox.append(fact, job.utc)
         if job.crossing is not None:
             self.crossings.add(job.crossing[0], job.utc, *job.crossing[1])
 
     async def _trim(self) -> None:
         try:
-            await self._workers.run("store", self._trim_all)
+            freed = await self._workers.run("store", self._trim_all)
         except StoreError as error:
             log.warning("store could not be trimmed", why=error.why, what=str(error))
+        else:
+            self._room = self._room or freed > 0
 
-    def _trim_all(self) -> None:
-        acked = self._acked()
-        row = self.db.sql.execute("SELECT utc FROM journal ORDER BY id DESC LIMIT 1").fetchone()
+    def _trim_all(self) -> int:
+        """Delete what HQ has acknowledged and what is too old; returns how many records there are fewer."""
+        try:
+            acked = self._acked()
+        except StoreError as error:
+            log.warning("acknowledgements cannot be read", why=error.why, what=str(error))
+            acked = {}
         with self.db.transaction():
-            self.outbox.trim(acked)
-            if row and row[0]:
-                self.journal.trim(datetime.fromisoformat(row[0]), self._kept.journal_days, self._kept.journal_rows_max)
+            freed = self.outbox.trim(acked)
+            row = self.db.sql.execute("SELECT utc FROM journal ORDER BY id DESC LIMIT 1").fetchone()
+            if row is not None:
+                utc = datetime.fromisoformat(row[0])
+                self.journal.trim(utc, self._kept.journal_days, self._kept.journal_rows_max)
+                self.crossings.forget(utc - timedelta(days=self._kept.crossings_days))
+        return freed
 
     def close(self) -> None:
         """Close the database. Everything that should be kept was flushed before."""
+        if self._round is not None:
+            self._round.cancel()
         self.db.close()
