@@ -84,15 +84,14 @@ def read_all(config: "Config") -> dict[str, Any]:
     """Fill every section as the daemon does and leave no option unread. Section of a device -> its driver's Settings.
 
     Raises `ConfigError`."""
-    from gated.daemon.plan import SECTIONS, face_of, load_driver, machine_of
+    from gated.daemon.plan import SECTIONS, driver_of, face_of, machine_of
 
-    machine_of(config)
+    lane = machine_of(config)
     face_of(config)
     settings = {}
     for name in SECTIONS:
         if name in config:
-            section = config.section(name)
-            settings[name] = section.into(load_driver(section).Settings)
+            _, settings[name] = driver_of(config.section(name), lane)
     config.finish()
     return settings
 

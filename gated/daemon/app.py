@@ -76,11 +76,11 @@ class App:
         self.config, self.clock, self.boot = config, clock, boot
         self.workers = workers = Attended(workers)
         self.queue = Queue()
-        self._devices = Devices(config, links, self.emit)
+        self.lane = machine_of(config)
+        self._devices = Devices(config, self.lane, links, self.emit)
         self._readings: dict[str, str] = {}
         hq_public = key_of(config, "hq_public")
         self.recorder = Recorder(config.store.dir, hq_public, config.identity.id, self._devices.taps)
-        self.lane = machine_of(config)
         config.finish()
         cache_key, orders_public = key_of(config, "cache"), key_of(config, "orders_public")
         self._open_store(config, key_of(config, "journal"), hq_public, open_db)

@@ -5,17 +5,18 @@ from typing import Any
 from drivers.base import Driver, Emit
 from gated.config import Config, Section
 from gated.daemon.links import Links
-from gated.daemon.plan import SECTIONS, load_driver
+from gated.daemon.plan import SECTIONS, driver_of
 from gated.daemon.recorder import Tap
 from gated.daemon.supervisor import Supervised
 from gated.lane.events import Device, DeviceReady, Door, Event
+from gated.lane.machine import Lane
 
 
 class Devices:
     """`links` gives each driver what lies below it. Raises `ConfigError`. Drivers emit through `emit`."""
 
-    def __init__(self, config: Config, links: Links, emit: Emit) -> None:
-        self._links, self._emit = links, emit
+    def __init__(self, config: Config, lane: Lane, links: Links, emit: Emit) -> None:
+        self._lane, self._links, self._emit = lane, links, emit
         self.by_device: dict[Device, list[Supervised]] = {}
         self.actuators: dict[Device, Any] = {}
         self.taps: dict[str, Tap] = {}
@@ -25,8 +26,7 @@ class Devices:
                 self._add(config.section(name), device, side)
 
     def _add(self, section: Section, device: Device, side: Door) -> None:
-        module = load_driver(section)
-        settings = section.into(module.Settings)
+        module, settings = driver_of(section, self._lane)
         try:
             link = self._links(section.name, settings)
         except ValueError as wrong:

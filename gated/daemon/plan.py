@@ -90,9 +90,12 @@ def machine_of(config: Config) -> Lane:
     for name in NEEDED:
         if name not in config:
             raise ConfigError(config.path, "is missing: a lane cannot do without it", None, name)
+    topology = shape_of(config).topology
+    if (topology is Topology.BIDIRECTIONAL) != ("passport_b" in config):
+        raise config.error(("passport_b",), "is there for a bidirectional lane, which needs it, and for no other")
     devices = frozenset(device for name, (device, _) in SECTIONS.items() if name in config)
     return Lane(
-        shape_of(config).topology,
+        topology,
         config.section("timing").into(Timing),
         _rules_of(config),
         devices | SHELL,
@@ -108,6 +111,17 @@ def _rules_of(config: Config) -> Rules:
         if wrong.path == file and wrong.problem.startswith("cannot be read"):
             raise section.error("file", f"{file} {wrong.problem}") from None
         raise
+
+
+def driver_of(section: Section, lane: Lane) -> tuple[Any, Any]:
+    """(the driver's module, its Settings as the section fills them). Raises `ConfigError`."""
+    module = load_driver(section)
+    settings = section.into(module.Settings)
+    if section.name == "door" and set(settings.doors) != lane.gate.leaves.keys():
+        leaves = " and ".join(door.value for door in lane.gate.leaves)
+        pins = " and ".join(door.value for door in settings.doors)
+        raise section.error("", f"has the pins of leaf {pins}, but a {lane.topology.value} lane has leaf {leaves}")
+    return module, settings
 
 
 def load_driver(section: Section) -> Any:

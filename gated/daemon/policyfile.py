@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gated.config import ConfigError, TomlFile
 from gated.lane.policy import EVIDENCE_THAT_MAY_BE_MISSING, Category, Rules
+from gated.wire.facts import CODE_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class _Policy:
     categories: dict[str, _Category]
 
     def __post_init__(self) -> None:
+        if not 1 <= len(self.version) <= CODE_MAX:
+            raise ValueError(f"version must have 1 to {CODE_MAX} characters: every record carries it")
         if self.age_years_min < 0:
             raise ValueError(f"age_years_min must not be below 0, but is {self.age_years_min}")
 
