@@ -18,12 +18,14 @@ from gated.icao import mrz
 from gated.wire.facts import Holder, TicketSettled, VerdictReached
 from models.loader import CACHE
 from tests.data import shared_data
+from tests.hw_sim import scan
 from tests.hw_sim.cast import Truth
 from tests.hw_sim.crew import ROOT, Crew, CrewError
 from tests.hw_sim.gallery import GalleryError, candidates, paper_of, people, show
 from tests.hw_sim.papers import passport, smudged
 from tests.hw_sim.records import settled
 from tests.hw_sim.timeline import draw
+from tests.networks import networks
 
 TODAY = date(2026, 3, 2)
 
@@ -244,3 +246,10 @@ def test_the_whole_demonstration_is_clean(tmp_path: Path) -> None:
     assert result["passengers"] == 8 and 4 * result["impostors"] >= 8
     assert result["wrong_grants"] == result["records_lost"] == result["doors_unsafe"] == 0
     assert result["granted"] >= 0.7 * result["genuine"] and (out / "timeline.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_no_passenger_is_in_any_file_after_a_demonstration(capsys: pytest.CaptureFixture[str]) -> None:
+    networks()
+    assert scan.main(["--passengers", "4"]) == 0, capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`python -m tests.hw_sim COMMAND`: demo, soak, crash. Each explains itself with --help."""
+"""`python -m tests.hw_sim COMMAND`: demo, soak, mutants, crash. Each explains itself with --help."""
 
 import importlib
 import sys
@@ -6,7 +6,9 @@ import sys
 COMMANDS = {
     "demo": "one lane with real networks and a real broker, live",
     "soak": "many seeds in virtual time",
+    "mutants": "plants mistakes in the machine; the tests must catch each",
     "crash": "kill -9 at random while passengers pass",
+    "scan": "a demonstration, and no passenger to be found in any file afterwards",
 }
 
 
@@ -15,7 +17,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print("usage: python -m tests.hw_sim COMMAND [--help]")
         for name, about in COMMANDS.items():
-            print(f"  {name:6} {about}")
+            print(f"  {name:8} {about}")
         return 0 if sys.argv[1:2] in (["-h"], ["--help"]) else 2
     module = importlib.import_module(f"tests.hw_sim.{sys.argv[1]}")
     code = module.main(sys.argv[2:])
