@@ -13,7 +13,7 @@ ARGS ?=
 # make soak N=200: how many seeds
 N ?= 20
 
-.PHONY: help setup models broker demo test lint format soak bench conformance crash docs clean distclean
+.PHONY: help setup models broker demo test lint format soak mutants bench conformance crash docs clean distclean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,8 +62,12 @@ format: $(READY) ## Let ruff lay out the code
 	$(VENV)/bin/ruff check --fix-only .
 	$(VENV)/bin/ruff format .
 
-soak: $(READY) ## Virtual lane-hours over N seeds, with faults
+soak: $(READY) ## Virtual lane-hours over N seeds, with faults; then mutants
 	$(PY) -m tests.hw_sim soak --seeds $(N) $(ARGS)
+	@$(MAKE) --no-print-directory mutants ARGS=
+
+mutants: $(READY) ## Plant mistakes in the machine; the tests must catch each
+	$(PY) -m tests.hw_sim mutants $(ARGS)
 
 bench: models broker ## Figures, beside those of others
 	@for file in benchmarks/bench_*.py; do \

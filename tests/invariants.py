@@ -7,11 +7,16 @@ from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.commands import Command
-from gated.lane.core import DWELL, STAYS, State
+from gated.lane.core import DWELL, State
 from gated.lane.events import Device, Door, Event, Now, Traveller
 from gated.lane.machine import Lane
 from gated.lane.policy import Decision
 from gated.lane.settings import Topology
+
+HELD = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING, State.REFERRED})
+"""Somebody may stand between two shut doors. Named here, not taken from the lane that is watched."""
+RESTS = frozenset({State.STARTING, State.IDLE, State.CLOSED, State.AFTER_FIRE, State.SERVICE})
+"""States that may last for ever; every other one ends."""
 
 
 class Broken(AssertionError):
@@ -32,12 +37,16 @@ class Invariants:
         self.flags_read: dict[int, float] = {}
         self.shut_mono: dict[Door, float] = {}
         self.granted: set[int] = set()
+        self.leaves: dict[Door, bool | None] = dict.fromkeys(lane.gate.leaves)
+        """As last observed; None: not since the sensors were lost."""
+        self.burning = False
+        self.inside_since: float | None = None
 
     def saw(self, event: Event, now: Now, commands: tuple[Command, ...]) -> None:
         self._input(event, now)
         for command in commands:
             self._command(command, now)
-        self._after(now)
+        self._after(event, now)
 
     def _input(self, event: Event, now: Now) -> None:
         match event:
@@ -45,8 +54,20 @@ class Invariants:
                 self.durable[ticket] = self.pending.pop((ticket, ask))
             case ev.FlagsRead(ticket):
                 self.flags_read[ticket] = now.mono
-            case ev.DoorClosed(door):
+            case ev.DoorOpened(door) if door in self.leaves:
+                self.leaves[door] = True
+            case ev.DoorClosed(door) if door in self.leaves:
+                self.leaves[door] = False
                 self.shut_mono[door] = now.mono
+            case ev.DeviceLost(Device.DOOR):
+                self.leaves = dict.fromkeys(self.leaves)
+            case ev.PresenceChanged(persons):
+                if not persons:
+                    self.inside_since = None
+                elif self.inside_since is None:
+                    self.inside_since = now.mono
+            case ev.FireStarted() | ev.FireEnded():
+                self.burning = isinstance(event, ev.FireStarted)
             case _:
                 pass
 
@@ -59,6 +80,8 @@ class Invariants:
                 self.opened.add(ticket)
             case cmd.RequestOpen(door):
                 self._open(door, now)
+            case cmd.CompareFace(since_mono=since):
+                self._compare(since)
             case cmd.WithdrawOpen(door):
                 self.requested.discard(door)
             case cmd.Settle(ticket):
@@ -73,6 +96,8 @@ class Invariants:
     def _open(self, door: Door, now: Now) -> None:
         if self.requested - {door}:
             raise Broken("both leaves are requested together")
+        if any(state is not False for leaf, state in self.leaves.items() if leaf is not door):
+            raise Broken(f"{door} is requested while the other leaf is not seen shut")
         self.requested.add(door)
         passage = self.lane.passage
         if passage is None:
@@ -91,6 +116,13 @@ class Invariants:
             if record.by is None:
                 self._grant(record, now)
 
+    def _compare(self, since_mono: float) -> None:
+        passage = self.lane.passage
+        if passage is None:
+            raise Broken("a face is compared without a ticket")
+        if len(self.leaves) > 1 and since_mono < self.shut_mono.get(passage.near, float("inf")):
+            raise Broken("frames from before the entry shut are asked for")
+
     def _grant(self, record: cmd.Record, now: Now) -> None:
         """A grant by the rules: controls seconds old, the face taken behind a shut entry."""
         self.granted.add(record.ticket)
@@ -107,7 +139,12 @@ class Invariants:
             if self.lane.enclosed and face.captured_mono < self.shut_mono.get(record.came_from, float("inf")):
                 raise Broken("a grant on a face from before the entry shut")
 
-    def _after(self, now: Now) -> None:
+    def _after(self, event: Event, now: Now) -> None:
+        self._requests()
+        self._times(event, now)
+        self._tickets()
+
+    def _requests(self) -> None:
         lane = self.lane
         if lane.topology is not Topology.SINGLE and len(self.requested) > 1:
             raise Broken("both leaves are requested together")
@@ -115,16 +152,30 @@ class Invariants:
             raise Broken("a leaf is requested while the gate cannot be seen")
         if lane.state is State.EMERGENCY and self.requested:
             raise Broken("a leaf is requested in an emergency")
-        if DWELL[lane.state] is not None:
+        if self.burning and self.requested:
+            raise Broken("a leaf is requested while it burns")
+        if self.burning and lane.state is State.IDLE:
+            raise Broken("passengers are taken while it burns")
+        if self.requested and lane.passage is None:
+            raise Broken("a leaf stays requested without a ticket")
+
+    def _times(self, event: Event, now: Now) -> None:
+        lane = self.lane
+        if lane.state not in RESTS:
             longest = max(getattr(lane.timing, name) for name in DWELL.values() if name)
             if lane.deadline is None or lane.deadline > now.mono + longest:
                 raise Broken(f"{lane.state} waits without end")
-        since = lane.gate.inside_since
+        if type(event) is ev.Deadline and lane.deadline is not None and lane.deadline <= now.mono:
+            raise Broken(f"{lane.state} wakes itself without end")
+        since = self.inside_since
         overdue = since is not None and now.mono > since + lane.timing.stay_s_max
         overdue = overdue and (lane.deadline is None or lane.deadline > now.mono)
         shut_in = lane.state is State.AFTER_FIRE and lane.gate.shut() and Device.DOOR not in lane.gate.lost
-        if lane.enclosed and (lane.state in STAYS or shut_in) and overdue:
+        if lane.topology is not Topology.SINGLE and (lane.state in HELD or shut_in) and overdue:
             raise Broken("somebody is held inside beyond the longest stay")
+
+    def _tickets(self) -> None:
+        lane = self.lane
         current = lane.passage.ticket if lane.passage else None
         open_tickets = self.opened - set(self.settled) - {current}
         if open_tickets:

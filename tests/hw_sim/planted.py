@@ -1,0 +1,315 @@
+"""Mistakes that a programmer could make in the machine, each dangerous: what `tests.hw_sim.mutants` plants.
+
+`old` must be found exactly once in its file of gated/lane; a mistake that no longer fits the code is out of date. Left
+out are mistakes that cannot be told from outside because a second check stands behind the first."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One replacement in `gated/lane/{file}.py`, and what it would do at a border."""
+
+    name: str
+    file: str
+    danger: str
+    old: str
+    new: str
+
+
+MISTAKES: tuple[Mistake, ...] = (
+    # -- policy: evidence -> verdict ---------------------------------------------------------------------------
+    Mistake(
+        "face_from_before_the_entry_shut",
+        "policy",
+        "the face of one person, the passage of another",
+        "e.face.captured_mono >= e.since_mono)",
+        "e.face.captured_mono >= 0.0)",
+    ),
+    Mistake(
+        "two_faces_in_the_frame",
+        "policy",
+        "somebody stands beside the holder and walks on",
+        "e.face.persons == 1)",
+        "e.face.persons >= 1)",
+    ),
+    Mistake(
+        "no_usable_frame_matches",
+        "policy",
+        "UNDETERMINED with score 0 at threshold 0 is a match",
+        "e.face.result is Check.SUCCESSFUL and e.face.score >= e.face.threshold",
+        "e.face.score >= e.face.threshold",
+    ),
+    Mistake(
+        "threshold_not_applied",
+        "policy",
+        "whatever the matcher calls a success is one",
+        "e.face.result is Check.SUCCESSFUL and e.face.score >= e.face.threshold",
+        "e.face.result is Check.SUCCESSFUL",
+    ),
+    Mistake(
+        "attack_detection_that_broke_off",
+        "policy",
+        "an aborted attack detection counts as a live face",
+        "return e.face.pad is Check.SUCCESSFUL",
+        "return e.face.pad is not Check.FAILED",
+    ),
+    Mistake(
+        "attack_detection_not_demanded",
+        "policy",
+        "a category that demands a live face is granted without",
+        'return "face_pad" in rules.categories[e.traveller.category].may_miss',
+        "return True",
+    ),
+    Mistake(
+        "cloned_chip",
+        "policy",
+        "a copied chip passes",
+        "if results == {Check.SUCCESSFUL} and e.chip.not_cloned is not Check.FAILED:",
+        "if results == {Check.SUCCESSFUL}:",
+    ),
+    Mistake(
+        "half_read_chip",
+        "policy",
+        "a chip that answers but cannot be proven counts as one that is not there",
+        "return results == {Check.NOT_SUPPORTED} and may_miss",
+        "return Check.NOT_SUPPORTED in results and may_miss",
+    ),
+    Mistake(
+        "finger_instead_of_the_face",
+        "policy",
+        "a finger replaces a face that does not match",
+        "return e.traveller is not None and not e.traveller.face",
+        "return e.traveller is not None and (not e.traveller.face or e.finger is not None)",
+    ),
+    Mistake(
+        "any_finger",
+        "policy",
+        "where face and finger are demanded any answer of the reader will do",
+        ".finger or finger_matches_itself(e)",
+        ".finger or e.finger is not None",
+    ),
+    Mistake(
+        "age_by_one_year",
+        "policy",
+        "children of a year too few travel alone",
+        ">= rules.age_years_min",
+        ">= rules.age_years_min - 1",
+    ),
+    Mistake(
+        "age_by_year_of_birth",
+        "policy",
+        "the birthday is forgotten",
+        "e.day.year - born.year - ((e.day.month, e.day.day) < (born.month, born.day))",
+        "e.day.year - born.year",
+    ),
+    Mistake(
+        "expiry_by_one_day",
+        "policy",
+        "a document passes on the day after its last",
+        "e.document.expires_on(e.day) >= e.day",
+        "e.document.expires_on(e.day).toordinal() >= e.day.toordinal() - 1",
+    ),
+    Mistake(
+        "enrolment_a_day_early",
+        "policy",
+        "an enrolment is used before it may be",
+        "e.traveller.usable_from <= e.day)",
+        "e.traveller.usable_from.toordinal() <= e.day.toordinal() + 1)",
+    ),
+    Mistake(
+        "flags_read_again_not_used",
+        "policy",
+        "a ban of the last minutes is read and not minded",
+        "not e.traveller.flags and not e.flags",
+        "not e.traveller.flags",
+    ),
+    Mistake(
+        "stolen_documents_not_asked_for",
+        "policy",
+        "a document that is reported stolen passes",
+        "    document_is_not_flagged,\n",
+        "",
+    ),
+    Mistake(
+        "control_shown_at_the_entry",
+        "policy",
+        "who is sought is turned away outside and warned (L8)",
+        "    enrolment_is_usable,\n)",
+        "    enrolment_is_usable,\n    holder_is_not_flagged,\n)",
+    ),
+    # -- entering ------------------------------------------------------------------------------------------------
+    Mistake(
+        "two_at_the_barriers",
+        "entering",
+        "two walk in together and one is asked for a face",
+        "if guest.entered - guest.left > 1:",
+        "if guest.entered - guest.left > 2:",
+    ),
+    Mistake(
+        "two_by_the_presence_sensors",
+        "entering",
+        "a second person under the sensors' eyes is not one",
+        "if event.persons > 1:",
+        "if event.persons > 2:",
+    ),
+    Mistake(
+        "matched_with_the_entry_open",
+        "entering",
+        "the face is taken while people can still change places",
+        "if not lane.gate.shut() or lane.gate.persons != 1:",
+        "if lane.gate.persons != 1:",
+    ),
+    Mistake(
+        "entry_kept_open_behind_the_passenger",
+        "entering",
+        "the entry is asked for until somebody else has walked in",
+        "        lane.withdraw(now)\n        lane.goto(State.ENCLOSING, now)\n    elif",
+        "        lane.goto(State.ENCLOSING, now)\n    elif",
+    ),
+    Mistake(
+        "tickets_of_a_crash_not_settled",
+        "entering",
+        "after a restart a passage has no last record",
+        "lane.say(cmd.Settle(ticket, Outcome.UNRESOLVED, None, 0, event.came_from or Door.A), cmd.Forget(ticket))",
+        "lane.say(cmd.Forget(ticket))",
+    ),
+    Mistake(
+        "fire_forgotten_by_a_restart",
+        "entering",
+        "a process that died in a fire opens for passengers when it is back",
+        "lane.reset_needed = event.reset_needed",
+        "lane.reset_needed = False",
+    ),
+    Mistake(
+        "stolen_document_found_and_dropped",
+        "entering",
+        "what the look-up says of the document is lost",
+        "lane.note(traveller=event.traveller, document_flags=event.document_flags)",
+        "lane.note(traveller=event.traveller)",
+    ),
+    # -- proving -------------------------------------------------------------------------------------------------
+    Mistake(
+        "exit_before_the_record",
+        "proving",
+        "a passage without a durable record",
+        "        lane.record(verdict)\n        lane.goto(State.RECORDING, now)",
+        "        lane.record(verdict)\n        lane.guest.released = True\n"
+        "        lane.goto(State.RELEASING, now)\n        lane.request(lane.guest.far)",
+    ),
+    Mistake(
+        "flags_not_read_again",
+        "proving",
+        "a ban between entry and exit is not seen",
+        "        lane.goto(State.CONFIRMING, now)\n        lane.ask(cmd.ReadFlags)",
+        "        confirm_flags(lane, ev.FlagsRead(guest.ticket, 1, evidence.flags), now)",
+    ),
+    Mistake(
+        "flags_unread_are_none",
+        "proving",
+        "a cache that does not answer has no controls",
+        '    refer(lane, "flags_unread", now)',
+        "    confirm_flags(lane, ev.FlagsRead(lane.guest.ticket, 1, frozenset()), now)",
+    ),
+    Mistake(
+        "document_flags_overwritten",
+        "proving",
+        "the second reading wipes what the first one found",
+        "document_flags=lane.guest.evidence.document_flags | event.document_flags",
+        "document_flags=event.document_flags",
+    ),
+    Mistake(
+        "frames_since_the_document",
+        "proving",
+        "frames from in front of the lane count",
+        "lane.note(since_mono=now.mono)",
+        "lane.note(since_mono=lane.guest.opened.mono)",
+    ),
+    Mistake(
+        "second_person_behind_the_shut_door",
+        "proving",
+        "two behind shut doors are one",
+        "if event.persons == 2:",
+        "if event.persons > 2:",
+    ),
+    Mistake(
+        "nobody_behind_the_shut_door",
+        "proving",
+        "a face is granted while the sensors see nobody",
+        "elif event.persons == 0:",
+        "elif event.persons < 0:",
+    ),
+    Mistake(
+        "movement_behind_shut_doors",
+        "proving",
+        "whoever slipped in or out while the doors count as shut changes nothing",
+        '    if lane.guest.kind is Kind.PASSENGER:\n        refer(lane, "unexpected_movement", now)',
+        "    return",
+    ),
+    # -- leaving -------------------------------------------------------------------------------------------------
+    Mistake(
+        "exit_while_the_entry_stands_open",
+        "leaving",
+        "both leaves are open and people walk through",
+        "elif not lane.gate.shut():",
+        "elif any(leaf.requested for leaf in lane.gate.leaves.values()):",
+    ),
+    Mistake(
+        "doorway_was_blocked_before",
+        "leaving",
+        "who stood in the exit as it opened has surely not crossed",
+        "        guest.blind = lane.gate.leaves[guest.far].blocked\n",
+        "",
+    ),
+    Mistake(
+        "settled_twice",
+        "leaving",
+        "one passage has two endings at HQ",
+        '        lane.call_officer("left_inside")\n    finish(lane, now)',
+        '        lane.call_officer("left_inside")\n'
+        "        lane.say(cmd.Settle(lane.guest.ticket, cmd.Outcome.UNRESOLVED, None, 0))\n    finish(lane, now)",
+    ),
+    Mistake(
+        "stranger_sent_to_the_entry_side",
+        "leaving",
+        "who came in through the exit is let into the country",
+        "    if guest.strangers:\n",
+        "    if guest.strangers > 1:\n",
+    ),
+    Mistake(
+        "tailgater_not_counted",
+        "leaving",
+        "a second person through the exit is nobody's business",
+        "if guest.passed > 1:",
+        "if guest.passed > 2:",
+    ),
+    # -- referral ------------------------------------------------------------------------------------------------
+    Mistake(
+        "order_for_another_ticket",
+        "referral",
+        "an officer's order opens for the next passenger",
+        "if event.ticket == lane.guest.ticket:",
+        "if event.ticket:",
+    ),
+    Mistake(
+        "order_answered_before_it_is_recorded",
+        "referral",
+        "the officer is told that it is done and it may never be",
+        "lane.guest.order = event.order\n",
+        "lane.answer(event.order, True)\n",
+    ),
+    Mistake(
+        "order_of_nobody",
+        "referral",
+        "the record does not say who ordered it",
+        'lane.record(lane.verdict(Decision.GRANT, "officer"), event.by)',
+        'lane.record(lane.verdict(Decision.GRANT, "officer"))',
+    ),
+    Mistake(
+        "call_not_repeated",
+        "referral",
+        "the deadline of somebody who does not leave is not put anew",
+        '    lane.call_officer("did_not_leave")\n    lane.goto(State.RETURNING, now)\n',
+        '    lane.call_officer("did_not_leave")\n',
+    ),
+)
