@@ -90,12 +90,15 @@ def main(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hw_sim scan", description=__doc__)
     parser.add_argument("--folder", type=Path, help="what demo --out left; otherwise a demonstration is run now")
     parser.add_argument("--passengers", type=int, default=6, help="of the demonstration that is run (default 6)")
+    parser.add_argument("--people", type=Path, help="photographs of its people, as for demo")
     chosen = parser.parse_args(given)
     with tempfile.TemporaryDirectory(prefix="gated-scan-") as scratch:
         folder = chosen.folder
         if folder is None:
             folder = Path(scratch) / "demo"
             asked = ["--passengers", str(chosen.passengers), "--speed", "2", "--out", str(folder), "--json"]
+            if chosen.people is not None:
+                asked += ["--people", str(chosen.people)]
             code = demo.main(asked)
             if code == 2:
                 return code
