@@ -5,10 +5,10 @@ passenger. What was found for a ticket is wiped at `Forget`."""
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 
@@ -112,11 +112,11 @@ class LookUp:
         """Answered by `RecordFound`, `NoRecord` or `LookUpFailed`."""
         document = command.document
         held = self._held[command.ticket] = _Held(document.issuer, document.number)
-        self._later(command, self._find(command, document, held))
+        self._later(command, lambda: self._find(command, document, held))
 
     def read_flags(self, command: cmd.ReadFlags) -> None:
         """Answered by `FlagsRead` or `LookUpFailed`."""
-        self._later(command, self._flags(command))
+        self._later(command, lambda: self._flags(command))
 
     def template_of(self, subject: int) -> bytes:
         """The face template behind a subject of the present ticket. Raises `KeyError`."""
@@ -136,14 +136,14 @@ class LookUp:
         self._held.clear()
         self._close()
 
-    def _later(self, command: cmd.Request, work: Coroutine[Any, Any, Event]) -> None:
+    def _later(self, command: cmd.Request, work: Callable[[], Awaitable[Event]]) -> None:
         task = asyncio.ensure_future(self._answered(command, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answered(self, command: cmd.Request, work: Coroutine[Any, Any, Event]) -> None:
+    async def _answered(self, command: cmd.Request, work: Callable[[], Awaitable[Event]]) -> None:
         try:
-            answer = await work
+            answer = await work()
         except StoreError as error:
             why, what = error.why, str(error)
         except Exception as error:  # noqa: BLE001  # whatever it was, the lane waits for an answer

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated.config import Config
+from gated.daemon.crashes import told
 from gated.daemon.plan import key_of, machine_of
 from gated.lane import commands as cmd
 from gated.lane import events as ev
@@ -38,17 +39,21 @@ def replay(journal: Path, config: Config, key: Path | None = None) -> ReplayResu
             for entry in reader.read(boot.boot):
                 event, commands = entry.replayed()
                 events += 1
-                again = lane.handle(event, Now(entry.mono, entry.utc))
+                place = f"boot {boot.boot}, entry {entry.n}, {event!r}"
+                try:
+                    again = lane.handle(event, Now(entry.mono, entry.utc))
+                except Exception as error:  # noqa: BLE001  # that it fails is what was to be found out
+                    return ReplayResult(events, boots, f"{place}: now the machine fails: {'; '.join(told(error))}")
                 if again != commands:
-                    return ReplayResult(events, boots, _difference(boot.boot, entry.n, event, commands, again))
+                    return ReplayResult(events, boots, f"{place}: {_difference(commands, again)}")
     finally:
         reader.close()
     return ReplayResult(events, boots, None)
 
 
-def _difference(boot: str, n: int, event: ev.Event, then: tuple[cmd.Command, ...], now: tuple[cmd.Command, ...]) -> str:
+def _difference(then: tuple[cmd.Command, ...], now: tuple[cmd.Command, ...]) -> str:
     # repr leaves personal fields out: the text may be shown and mailed.
     was, does = ", ".join(map(repr, then)) or "nothing", ", ".join(map(repr, now)) or "nothing"
     if was == does:
         does = "the same commands with other personal fields"
-    return f"boot {boot}, entry {n}, {event!r}: then {was}; now {does}"
+    return f"then {was}; now {does}"

@@ -1,0 +1,389 @@
+"""The look-up: every question answered once, newer generations noticed, failures told, templates gone at `Forget`."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gated.daemon.lookup import LookUp
+from gated.daemon.workers import Threads
+from gated.icao.mrz import Document
+from gated.lane import commands as cmd
+from gated.lane.events import Device, DeviceLost, DeviceReady, Event, FlagsRead, LookUpFailed, NoRecord, RecordFound
+from gated.store.cache import Cache, PermitRow, PersonRow
+from gated.store.cachewriter import CacheWriter
+from tests.hw_sim import virtual
+from tests.hw_sim.faces import RecordedFaces
+from tests.hw_sim.simlane import Inline, sim_folder
+from tests.play import DOCUMENT, OTHER
+from tests.test_daemon_matcher import leads_to
+
+KEY = bytes(range(32))
+FACE = bytes(range(256)) * 2
+MODEL = RecordedFaces.model
+
+
+def publish(folder: Path, generation: int, *, flags: frozenset[str] = frozenset(), model: str = MODEL) -> Path:
+    path = folder / f"cache-{generation}.db"
+    with CacheWriter(path, KEY, generation=generation, epoch="1", built=datetime(2026, 3, 2, tzinfo=UTC)) as cache:
+        permit = PermitRow("exit_permission", date(2026, 1, 1), date(2026, 12, 31), 2)
+        cache.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", FACE, model, permits=(permit,)))
+        cache.put_document("TWN", DOCUMENT.number, 7)
+        cache.put_personal_number("A234567893", 7)
+        cache.put_flags(7, flags)
+        cache.put_document_flags("TWN", DOCUMENT.number, frozenset({"reported"}))
+    return path
+
+
+@dataclass
+class Rig:
+    """A look-up on a folder of real caches."""
+
+    folder: Path
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.workers = Inline(RecordedFaces(1))
+        self.look_up = LookUp(self.folder, KEY, MODEL, self.workers, self.events.append)
+
+    def find(self, document: Document = DOCUMENT, ticket: int = 1, ask: int = 1) -> None:
+        self.look_up.look_up(cmd.LookUp(ticket, ask, document))
+
+    def answers(self) -> list[Event]:
+        return [event for event in self.events if not isinstance(event, DeviceReady | DeviceLost)]
+
+    def device(self) -> list[str]:
+        mine = [e for e in self.events if isinstance(e, DeviceReady | DeviceLost)]
+        assert all(e.device is Device.CACHE for e in mine)
+        return ["ready" if isinstance(e, DeviceReady) else e.why for e in mine]
+
+    def play(self, scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def main() -> None:
+            running = asyncio.create_task(self.look_up.run())
+            await asyncio.sleep(1.0)
+            await scenario()
+            assert not running.done()
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            self.look_up.close()
+
+        with capture_logs() as self.logs:
+            virtual.run(main())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with sim_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def rig(folder: Path) -> Rig:
+    publish(folder, 1, flags=frozenset({"wanted"}))
+    return Rig(folder)
+
+
+def test_who_is_enrolled_is_found_by_the_document_and_by_the_personal_number(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        rig.find(OTHER, 2, 2)
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    by_document, by_number = rig.answers()
+    assert isinstance(by_document, RecordFound)
+    assert (by_document.ticket, by_document.ask) == (1, 1)
+    traveller = by_document.traveller
+    assert (traveller.subject, traveller.category, traveller.birth, traveller.face) == (
+        7,
+        "national",
+        date(1990, 1, 1),
+        True,
+    )
+    assert [(permit.kind, permit.entries_left) for permit in traveller.permits] == [("exit_permission", 2)]
+    assert traveller.flags == frozenset(), "flags are read again, just before the exit"
+    assert by_document.document_flags == {"reported"}
+    assert by_number == RecordFound(2, 2, traveller, frozenset())
+    assert rig.device() == ["ready"]
+
+
+def test_a_stranger_has_no_record_and_their_document_may_be_known(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find(replace(OTHER, optional=""))
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    assert rig.answers() == [NoRecord(1, 1, frozenset())]
+
+
+def test_flags_are_read_as_they_stand_now(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        writer = CacheWriter.changing(rig.folder / "cache-1.db", KEY)
+        writer.put_flags(7, frozenset({"exit_ban"}))
+        writer.finish()
+        rig.look_up.read_flags(cmd.ReadFlags(1, 2))
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    assert rig.answers()[1] == FlagsRead(1, 2, frozenset({"exit_ban"}), frozenset({"reported"}))
+
+
+def test_flags_of_somebody_who_was_not_found_cannot_be_read(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.look_up.read_flags(cmd.ReadFlags(3, 1))
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    assert rig.answers() == [LookUpFailed(3, 1, "not_held")]
+
+
+def test_a_template_of_another_network_is_a_failure_and_not_a_stranger(folder: Path) -> None:
+    publish(folder, 1, model="another-net")
+    rig = Rig(folder)
+
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        with pytest.raises(KeyError):
+            rig.look_up.template_of(7)
+
+    rig.play(scenario)
+    assert rig.answers() == [LookUpFailed(1, 1, "other_face_model")]
+
+
+def test_a_newer_generation_is_used_from_the_next_passenger_on(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        publish(rig.folder, 2)
+        (rig.folder / "cache-9.db.part").write_bytes(b"being fetched")
+        rig.find(ticket=2, ask=2)
+        rig.look_up.read_flags(cmd.ReadFlags(1, 3))
+        await asyncio.sleep(0.1)
+        assert rig.look_up.cache is not None
+        assert rig.look_up.cache.note.generation == 2
+
+    rig.play(scenario)
+    assert rig.answers()[-1] == FlagsRead(1, 3, frozenset(), frozenset({"reported"}))
+
+
+# -- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_no_cache_is_told_once_and_found_once_it_is_there(folder: Path) -> None:
+    rig = Rig(folder)
+
+    async def scenario() -> None:
+        await asyncio.sleep(30.0)
+        rig.find()
+        await asyncio.sleep(1.0)
+        assert rig.device() == ["no_cache"]
+        publish(folder, 1)
+        await asyncio.sleep(3.0)
+        rig.find(ask=2)
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    assert rig.device() == ["no_cache", "ready"]
+    failed, found = rig.answers()
+    assert failed == LookUpFailed(1, 1, "no_cache")
+    assert isinstance(found, RecordFound)
+
+
+def test_a_cache_that_is_taken_away_fails_the_look_up_and_comes_back(rig: Rig) -> None:
+    async def scenario() -> None:
+        (rig.folder / "cache-1.db").rename(rig.folder / "away")
+        rig.find()
+        await asyncio.sleep(10.0)
+        assert rig.answers() == [LookUpFailed(1, 1, "no_cache")]
+        assert rig.device() == ["ready", "no_cache"]
+        (rig.folder / "away").rename(rig.folder / "cache-1.db")
+        await asyncio.sleep(3.0)
+        assert rig.device() == ["ready", "no_cache", "ready"]
+
+    rig.play(scenario)
+
+
+def test_a_damaged_cache_fails_the_look_up(rig: Rig) -> None:
+    async def scenario() -> None:
+        path = rig.folder / "cache-1.db"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        rig.look_up._close()
+        rig.find()
+        await asyncio.sleep(5.0)
+        (answer,) = rig.answers()
+        assert isinstance(answer, LookUpFailed)
+        assert rig.device()[:2] == ["ready", answer.why]
+        path.write_bytes(whole)
+        await asyncio.sleep(3.0)
+        assert rig.device()[-1] == "ready"
+
+    rig.play(scenario)
+
+
+def test_a_wrong_key_is_told(folder: Path) -> None:
+    publish(folder, 1)
+    rig = Rig(folder)
+    rig.look_up = LookUp(folder, bytes(32), MODEL, rig.workers, rig.events.append)
+
+    async def scenario() -> None:
+        await asyncio.sleep(1.0)
+
+    rig.play(scenario)
+    assert rig.device() == ["wrong_key"]
+
+
+def test_a_folder_that_cannot_be_read_is_a_lost_cache_and_no_end(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.look_up._folder = rig.folder / "gone"
+        rig.find()
+        await asyncio.sleep(5.0)
+        assert rig.answers() == [LookUpFailed(1, 1, "cannot_open")]
+        rig.look_up._folder = rig.folder
+        await asyncio.sleep(3.0)
+
+    rig.play(scenario)
+    assert rig.device() == ["ready", "cannot_open", "ready"]
+
+
+def test_a_fault_of_ours_is_answered_and_reported_by_its_place(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that dies silently would leave the passenger standing until the deadline, every time."""
+
+    def broken(self: Cache, issuer: str, number: str) -> PersonRow:
+        raise KeyError(number)
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Cache, "by_document", broken)
+            rig.find()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(3.0)
+        rig.find(ask=2)
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    failed, found = rig.answers()
+    assert failed == LookUpFailed(1, 1, "crashed")
+    assert isinstance(found, RecordFound)
+    assert rig.device() == ["ready", "crashed", "ready"]
+    (said,) = [entry for entry in rig.logs if entry.get("why") == "crashed"]
+    assert said["what"].startswith("KeyError at ")
+    assert DOCUMENT.number not in str(rig.logs)
+
+
+def test_a_failure_while_it_is_opened_again_is_not_overseen(rig: Rig) -> None:
+    async def scenario() -> None:
+        for k in range(20):
+            (rig.folder / "cache-1.db").rename(rig.folder / "away")
+            rig.find(ask=k + 1)
+            await asyncio.sleep(0.3)
+            (rig.folder / "away").rename(rig.folder / "cache-1.db")
+            await asyncio.sleep(0.35)
+        await asyncio.sleep(5.0)
+        assert rig.device()[-1] == "ready"
+        assert len(rig.answers()) == 20, "each question is answered once"
+
+    rig.play(scenario)
+
+
+# -- what is held -----------------------------------------------------------------------------------------------------
+
+
+def test_the_template_is_there_for_the_ticket_alone(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        template = rig.look_up.template_of(7)
+        assert template == FACE
+        assert leads_to(rig.look_up, template)
+        with pytest.raises(KeyError):
+            rig.look_up.template_of(8)
+        rig.look_up.forget(1)
+        assert not leads_to(rig.look_up, template)
+        with pytest.raises(KeyError):
+            rig.look_up.template_of(7)
+
+    rig.play(scenario)
+
+
+def test_what_is_found_after_forget_is_not_held(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find()
+        rig.look_up.forget(1)
+        await asyncio.sleep(0.1)
+        assert len(rig.answers()) == 1
+        with pytest.raises(KeyError):
+            rig.look_up.template_of(7)
+        assert rig.look_up._held == {}
+        assert rig.look_up._tasks == set()
+
+    rig.play(scenario)
+
+
+def test_nothing_is_left_of_a_thousand_passengers(rig: Rig) -> None:
+    async def scenario() -> None:
+        for ticket in range(1, 1001):
+            rig.find(ticket=ticket)
+            rig.look_up.read_flags(cmd.ReadFlags(ticket, 2))
+            await asyncio.sleep(0.01)
+            rig.look_up.forget(ticket)
+        await asyncio.sleep(1.0)
+        assert rig.look_up._held == {}
+        assert rig.look_up._tasks == set()
+
+    rig.play(scenario)
+
+
+def test_closing_gives_up_what_was_asked_and_closes_the_file(rig: Rig) -> None:
+    async def scenario() -> None:
+        rig.find()
+        rig.look_up.close()
+        await asyncio.sleep(1.0)
+        assert rig.answers() == []
+        assert rig.look_up.cache is None
+
+    rig.play(scenario)
+
+
+def test_threads_of_a_real_lane_may_fail_and_ask_at_the_same_time(folder: Path) -> None:
+    """The cache was dropped by the loop while the worker looked at it."""
+    path = publish(folder, 1)
+    threads = Threads(RecordedFaces(1))
+    events: list[Event] = []
+
+    async def main() -> None:
+        look_up = LookUp(folder, KEY, MODEL, threads, events.append)
+        running = asyncio.create_task(look_up.run())
+        for k in range(150):
+            look_up.look_up(cmd.LookUp(1, k + 1, DOCUMENT))
+            look_up.read_flags(cmd.ReadFlags(1, 1000 + k))
+            if k % 10 == 3:
+                path.rename(folder / "away")
+            elif k % 10 == 8:
+                (folder / "away").rename(path)
+            await asyncio.sleep(0)
+        while look_up._tasks:
+            await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        threads.close()
+        look_up.close()
+
+    with capture_logs() as logs:
+        asyncio.run(main())
+    assert len([e for e in events if not isinstance(e, DeviceReady | DeviceLost)]) == 300
+    assert not [entry for entry in logs if entry.get("why") == "crashed"], logs
+    assert threading.active_count() == 1
