@@ -315,7 +315,9 @@ class Uplink:
         name, why = "", ""
         try:
             name = orders.read(received.payload).order
-            self._control.ask(RelayOrder.of(received.payload))
+            told = self._control.ask(RelayOrder.of(received.payload))
+            if told.get("accepted") is False:
+                why = str(told.get("why") or "refused")
         except (orders.OrderRefused, ControlRefused) as no:
             why = no.why
         except Unavailable:

@@ -1,6 +1,6 @@
 """The lane process of `tests.lane_rig`: dies with whoever started it, and may be another user than the one who did.
 
-`python -m tests.lane_child LANE_TOML PIN_SOCKET [UID]`. What runs then is `tests.hw_sim.lane_process`."""
+`python -m tests.lane_child LANE_TOML PIN_SOCKET PARENT [UID]`. What runs then is `tests.hw_sim.lane_process`."""
 
 import ctypes
 import importlib
@@ -40,10 +40,16 @@ def become(uid: int) -> None:
         sys.exit(UNREACHABLE)
 
 
-if __name__ == "__main__":
+def tie(parent: int) -> None:
+    """Die with this process, which started us; a change of user unties."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if len(sys.argv) == 4:
-        become(int(sys.argv[3]))
-        # the kernel forgets it when a process changes its user
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2])))
+    if os.getppid() != parent:
+        sys.exit("whoever started this is gone")
+
+
+if __name__ == "__main__":
+    config, pins, parent, *uid = sys.argv[1:]
+    if uid:
+        become(int(uid[0]))
+    tie(int(parent))
+    sys.exit(run(Path(config), Path(pins)))

@@ -1,10 +1,9 @@
 """One lane process in a temporary folder, over pseudo terminals, HTTP, pin socket, SQLite and real networks.
 
-`Rig` is the folder and the process; `Bench` is everything at the far ends of its wires, on an event loop in a thread
-of this process. Every wait has a bound, and what was started has ended when the rig is closed.
+At the far ends of its wires is a `tests.lane_bench.Bench` in this process. Every wait has a bound, and what was started
+has ended when the rig is closed.
 """
 
-import asyncio
 import json
 import os
 import random
@@ -13,14 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from drivers.links import Pin
 from gated.control import Client, Snapshot, Status, Unavailable
 from gated.hq import keys
 from gated.hq.publisher import publish
@@ -30,28 +27,16 @@ from gated.store.outbox import OutboxReader
 from gated.wire.facts import Fact, TicketSettled, VerdictReached
 from gated.wire.record import Head, Record, follow
 from models.manifest import model
-from tests.hw_sim.gatesim import PinServer
 from tests.hw_sim.happenings import Body, Topology
 from tests.hw_sim.papers import Paper, passport
-from tests.hw_sim.physics import Gate
-from tests.hw_sim.picture import Canvas, Cut
-from tests.hw_sim.pins import PinBoard
-from tests.hw_sim.pty import Pty
-from tests.hw_sim.readers import ElyctisReader, LinesReader, Reader, RteReader
 from tests.hw_sim.site import INPUTS, LAMPS, POLICY, REQUESTS
-from tests.hw_sim.video import MjpegServer
+from tests.lane_bench import Bench
+from tests.networks import networks
 
-T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 LANE, SITE = "lane-1", "rig"
 SPOT_M, OUT_M, QUEUE_M, READER_M = 1.35, 4.6, -3.0, -0.9
-SPEED = 3.0
-DO_S_MAX = 30.0
-READERS: dict[str, Callable[[Pty, random.Random], Reader]] = {
-    "elyctis": ElyctisReader,
-    "rte": RteReader,
-    "lines": LinesReader,
-}
+SPEED = 4.0
 
 
 def eventually(truth: Callable[[], bool], within_s: float, what: Callable[[], object]) -> None:
@@ -62,116 +47,13 @@ def eventually(truth: Callable[[], bool], within_s: float, what: Callable[[], ob
         time.sleep(0.05)
 
 
-class Bench:
-    """Gate, readers and camera of one lane. Everything in it lives on its own loop: use `do` and `now`."""
-
-    def __init__(self, folder: Path, readers: Mapping[str, str], topology: Topology) -> None:
-        """`readers`: side ("a", "b") -> driver."""
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="bench", daemon=True)
-        self._thread.start()
-        self._canvas = Canvas(1)
-        self._tasks: list[asyncio.Task[None]] = []
-        self.do(self._build(folder, readers, topology))
-
-    async def _build(self, folder: Path, readers: Mapping[str, str], topology: Topology) -> None:
-        dice = random.Random(7)
-        self.board = PinBoard()
-        self.outputs: dict[str, Pin] = {**REQUESTS, **LAMPS}
-        self._pins_at = folder / "pins.sock"
-        self.pins = PinServer(self._pins_at, self.board, INPUTS, self.outputs)
-        self.gate = Gate(self.board, topology, dice, open_s=0.3, close_s=0.4)
-        self.cables = {side: Pty(link=folder / f"passport-{side}") for side in readers}
-        self.readers = {side: READERS[name](self.cables[side], dice) for side, name in readers.items()}
-        self.camera = MjpegServer()
-        self.camera.show(self._canvas.compose([]))
-        await self.pins.start()
-        await self.camera.start()
-        self.listen()
-
-    # -- from the test's thread
-
-    def do(self, work: Coroutine[Any, Any, T], within_s: float = DO_S_MAX) -> T:
-        """Run `work` on the bench's loop and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result(within_s)
-        except TimeoutError:
-            future.cancel()
-            raise
-
-    def now(self, act: Callable[..., T], *given: Any) -> T:
-        """Call `act` on the bench's loop."""
-
-        async def work() -> T:
-            return act(*given)
-
-        return self.do(work())
-
-    def look(self, head: Cut | None) -> None:
-        """From now on the camera sees this head where one stands to be recognised, or nobody."""
-        picture = self._canvas.compose([] if head is None else [(head, 1.35, 0.0)])
-        self.now(self.camera.show, picture)
-
-    def say(self, data: bytes, side: str = "a") -> None:
-        """Put bytes on a reader's line."""
-        self.do(self.readers[side].babble(data))
-
-    def insert(self, lines: tuple[str, ...], side: str = "a") -> None:
-        """Lay a document down, and wait until the reader has said so."""
-        self.do(self.readers[side].insert(lines))
-
-    def remove(self, side: str = "a") -> None:
-        """Take it away."""
-        self.do(self.readers[side].remove())
-
-    def replug(self, side: str = "a", after_s: float = 0.0) -> None:
-        """Pull the reader's cable (it may be in the middle of a word) and put it back."""
-        self.now(self.cables[side].unplug)
-        time.sleep(after_s)
-        self.now(self.cables[side].plug)
-        self.now(self.listen)
-
-    def listen(self) -> None:
-        """On the loop: let every reader that is not listening listen."""
-        for task in self._tasks:
-            task.cancel()
-        self._tasks = [asyncio.ensure_future(reader.run()) for reader in self.readers.values()]
-
-    def unplug_pins(self) -> None:
-        """The board's cable is pulled."""
-        self.do(self.pins.stop())
-
-    def plug_pins(self) -> None:
-        """And put back."""
-        self.pins = PinServer(self._pins_at, self.board, INPUTS, self.outputs)
-        self.do(self.pins.start())
-
-    def close(self) -> None:
-        """End everything on the loop, and the loop."""
-
-        async def end() -> None:
-            await self.camera.stop()
-            await self.pins.stop()
-            for cable in self.cables.values():
-                cable.unplug()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
-        self.do(end())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5.0)
-        self.loop.close()
-
-
 class Rig:
     """A lane's folder, its process, and its bench. `options`: section -> option -> value, changed before `start`."""
 
     def __init__(
         self, *, readers: Mapping[str, str] | None = None, topology: Topology = Topology.MANTRAP, uid: int = 0
     ) -> None:
+        models = networks()
         self.folder = Path(tempfile.mkdtemp(prefix="gated-rig-"))
         self.uid = uid
         self.bench = Bench(self.folder, readers or {"a": "elyctis"}, topology)
@@ -184,7 +66,7 @@ class Rig:
         self.register = Register(self.folder / "registers.db", keys.secret(self.folder / "keys" / "data.key"))
         self.store = self.folder / "store"
         self.store.mkdir()
-        self.options = _options(self, topology)
+        self.options = _options(self, topology, models)
         self.process: subprocess.Popen[bytes] | None = None
         self.dice = random.Random(3)
         self._persons = 0
@@ -244,11 +126,11 @@ class Rig:
     def launch(self) -> None:
         """Start the process alone."""
         self.configure()
-        command = [sys.executable, "-m", "tests.lane_child", str(self.toml), str(self.folder / "pins.sock")]
+        arguments = [str(self.toml), str(self.folder / "pins.sock"), str(os.getpid())]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENCV_LOG_LEVEL": "OFF"}
         with (self.folder / "lane.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command + ([str(self.uid)] if self.uid else []),
+                [sys.executable, "-m", "tests.lane_child", *arguments, *([str(self.uid)] if self.uid else [])],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -318,9 +200,11 @@ class Rig:
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == event]
 
-    def alarms(self) -> list[tuple[str, str]]:
-        """The last alarms: code and detail."""
-        return [(alarm["code"], alarm["detail"]) for alarm in self.ask()["last_alarms"]]
+    def alarmed(self, code: str, detail: str, within_s: float = 10.0) -> Snapshot:
+        """Until this alarm is among the last ones."""
+        return self.until(
+            lambda seen: any((a["code"], a["detail"]) == (code, detail) for a in seen["last_alarms"]), within_s
+        )
 
     def records(self) -> list[Record]:
         """Everything in the outbox, by stream, each chain checked to hold."""
@@ -369,6 +253,14 @@ class Rig:
             self.bench.remove(side)
         self.wait("idle")
 
+    def reads(self, paper: Paper, side: str = "a") -> None:
+        """The document of somebody whom HQ does not know is read, and its holder shown the way to an officer."""
+        before = self.wait("idle")["counters"].get("refers", 0)
+        self.bench.insert(paper.lines, side)
+        self.until(lambda seen: seen["counters"].get("refers", 0) > before, 10.0)
+        self.bench.remove(side)
+        self.wait("idle")
+
     def enters(self, paper: Paper) -> Body:
         """Somebody shows a document, goes in, and stands where one is recognised."""
         self.wait("idle")
@@ -406,7 +298,7 @@ class Rig:
         return self.bench.do(go(), within_s + 10.0)
 
 
-def _options(rig: Rig, topology: Topology) -> dict[str, dict[str, Any]]:
+def _options(rig: Rig, topology: Topology, models: Path) -> dict[str, dict[str, Any]]:
     """A configuration that is in a hurry."""
     sides = {"a": "passport", "b": "passport_b"}
     folder = rig.folder
@@ -420,7 +312,7 @@ def _options(rig: Rig, topology: Topology) -> dict[str, dict[str, Any]]:
             "topology": topology.value,
             "direction": "both" if both else "exit",
         },
-        "timing": {"admit_s": 2.0, "refused_s": 0.6, "face_s": 1.5, "match_s": 4.0, "officer_s": 1.5, "clear_s": 5.0},
+        "timing": {"admit_s": 1.2, "refused_s": 0.3, "face_s": 1.5, "match_s": 4.0, "officer_s": 1.5, "clear_s": 5.0},
         "policy": {"file": str(POLICY)},
         "camera": {
             "driver": "opencv",
@@ -438,7 +330,7 @@ def _options(rig: Rig, topology: Topology) -> dict[str, dict[str, Any]]:
             "factory": "native",
             **{name: {"pin": pin.pin} for name, pin in LAMPS.items()},
         },
-        "models": {"dir": str(ROOT / "models" / "cache"), "threads": 1},
+        "models": {"dir": str(models), "threads": 1},
         "face": {"threshold": "fmr_1e-4"},
         "store": {"dir": str(rig.store)},
         "keys": {

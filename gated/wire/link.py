@@ -134,8 +134,8 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class OrderAnswer:
-    """Lane -> HQ: what became of an order. `taken`: verified and given to the lane. Its outcome is a
-    record."""
+    """Lane -> HQ: what became of an order. `taken`: the lane verified it and accepts it; else `why` it does not. What
+    comes of it is a record."""
 
     order: str
     taken: bool
