@@ -342,6 +342,24 @@ def test_the_uplinks_word_becomes_an_event_only_where_it_is_news(folder: Path) -
     assert kinds == [ev.UplinkLost, ev.UplinkReady, ev.UplinkLost, ev.UplinkReady]
 
 
+def test_an_uplink_that_is_silent_is_gone(folder: Path) -> None:
+    async def script(lane: Asked) -> None:
+        watching = asyncio.create_task(lane.app.requests.watch_uplink(45.0))
+        for _ in range(10):
+            await lane.ask(control.UplinkState(True), UPLINK)
+            await asyncio.sleep(15.0)
+            assert lane.app.lane.gate.uplink
+        await asyncio.sleep(300.0)
+        assert not lane.app.lane.gate.uplink
+        await lane.ask(control.UplinkState(True), UPLINK)
+        await asyncio.sleep(1.0)
+        assert lane.app.lane.gate.uplink
+        watching.cancel()
+
+    lane = play(folder, script)
+    assert sum(isinstance(event, ev.UplinkLost) for event, _, _ in lane.log) == 1, "told once"
+
+
 def test_the_cache_is_shown_in_ages_and_counts(folder: Path) -> None:
     async def script(lane: Asked) -> None:
         shown = await lane.ask(control.ShowCache())
@@ -396,6 +414,19 @@ def test_shutdown_finishes_whoever_is_inside(folder: Path) -> None:
 
     lane = play(folder, script, passengers=4)
     assert lane.boots == 2
+
+
+def test_a_lane_that_is_stopping_stays_closed_whoever_opens_it(folder: Path) -> None:
+    async def script(lane: Asked) -> None:
+        await lane.until(lambda: lane.app.lane.state is State.MATCHING, 300.0)
+        await lane.ask(control.Shutdown("Mei Lin"))
+        await asyncio.sleep(0.1)
+        assert (await lane.ask(control.OpenLane("Bo")))["accepted"]
+        await lane.lane_up
+        assert lane.state() is State.CLOSED
+        lane.revive()
+
+    play(folder, script, passengers=6)
 
 
 # -- recording ------------------------------------------------------------

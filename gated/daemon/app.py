@@ -50,6 +50,8 @@ log = structlog.get_logger()
 WORK_S_MAX = 20.0
 """Disk or inference that has not answered for so long hangs: the watchdog is no longer stroked."""
 LAST_WORDS_S_MAX = 3.0
+SILENT_BEATS_MAX = 3
+"""After so many heartbeats that did not come the uplink counts as gone."""
 
 
 class Build(Protocol):
@@ -155,6 +157,8 @@ class App:
         self.writer.step(now, event, commands)
         if isinstance(event, ev.EventsLost):
             self._tell_again()
+        if isinstance(event, ev.OpenLane) and self._stopping.is_set():
+            self._close()  # whoever opens it now does not know that it ends
         if self.lane.service_by is None:
             self.recorder.stop()
         if self.lane.state is not self._state:
@@ -239,6 +243,7 @@ class App:
             log.error("the last steps are not in the journal", what=told(failed))
 
     def _parts(self) -> list[Any]:
+        silent_s_max = SILENT_BEATS_MAX * self.config.uplink.heartbeat_s
         return [
             drive(self.lane, self.queue, self.clock, self, self.outlets.dispatch),
             self.writer.run(),
@@ -246,6 +251,7 @@ class App:
             self.matcher.run(),
             watch_steps(self.clock, self.emit),
             self._watchdog(),
+            *([self.requests.watch_uplink(silent_s_max)] if self._serve_control else []),
             *(each.run() for each in self._devices.all()),
         ]
 
@@ -277,12 +283,15 @@ class App:
         """Nobody new; whoever is inside passes or comes out. Bounded by the longest stay."""
         log.info("stopping")
         notify("STOPPING=1")
-        self.emit(ev.CloseLane("shutdown", "shutdown"))
+        self._close()
         try:
             async with asyncio.timeout(self.lane.timing.stay_s_max + self.lane.timing.return_s):
                 await self._empty.wait()
         except TimeoutError:
             log.error("stopped with the lane occupied", state=self.lane.state.value)
+
+    def _close(self) -> None:
+        self.emit(ev.CloseLane("shutdown", "shutdown"))
 
     async def _watchdog(self) -> None:
         """Tell the service manager that every part still answers."""

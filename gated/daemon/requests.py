@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -55,6 +55,7 @@ class Requests:
         self._refused, self._record, self._stop = refused, record, stop
         self._seen = Seen()
         self._waiting: dict[str, asyncio.Future[cmd.Answer]] = {}
+        self._uplink_told = asyncio.Event()
 
     def heard(self, command: Command) -> None:
         """An order was answered."""
@@ -62,6 +63,18 @@ class Requests:
             future = self._waiting.pop(command.order, None)
             if future is not None and not future.done():
                 future.set_result(command)
+
+    async def watch_uplink(self, silent_s_max: float) -> NoReturn:
+        """An uplink that says nothing for so long is not there, and no officer can be reached through it."""
+        while True:
+            self._uplink_told.clear()
+            try:
+                async with asyncio.timeout(silent_s_max):
+                    await self._uplink_told.wait()
+            except TimeoutError:
+                if self._status.snapshot()["uplink"] == "up":
+                    log.error("the uplink is silent", seconds=silent_s_max)
+                    self._emit(ev.UplinkLost())
 
     async def handle(self, request: Request, peer: Peer) -> Answer | AsyncIterator[Answer]:
         """See `gated.control_socket.Handler`."""
@@ -71,6 +84,7 @@ class Requests:
             case control.Watch():
                 return self._status.watch()
             case control.UplinkState(up):
+                self._uplink_told.set()
                 if up != (self._status.snapshot()["uplink"] == "up"):  # it is told again and again
                     self._emit(ev.UplinkReady() if up else ev.UplinkLost())
                 return {}
