@@ -6,7 +6,7 @@ from typing import Any
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
-from gated.lane.commands import Command
+from gated.lane.commands import AlarmCode, Command
 from gated.lane.core import DWELL, State
 from gated.lane.events import Device, Door, Event, Now, Traveller
 from gated.lane.machine import Lane
@@ -82,6 +82,10 @@ class Invariants:
                 self._open(door, now)
             case cmd.CompareFace(since_mono=since):
                 self._compare(since)
+            case cmd.Alarm(AlarmCode.STAYED_TOO_LONG) if self._unrecorded():
+                self.inside_since = (
+                    now.mono
+                )  # held, and called for again: to the exit side nobody goes without a record
             case cmd.WithdrawOpen(door):
                 self.requested.discard(door)
             case cmd.Settle(ticket):
@@ -92,6 +96,11 @@ class Invariants:
                 self.forgotten.add(ticket)
             case _:
                 pass
+
+    def _unrecorded(self) -> bool:
+        """Whether the release of a stranger waits for a disk that does not answer."""
+        waiting = {record.verdict.decision for record in self.pending.values()}
+        return self.lane.passage is not None and waiting >= {Decision.RELEASE} and self.lane.state is State.RECORDING
 
     def _open(self, door: Door, now: Now) -> None:
         if self.requested - {door}:
@@ -113,7 +122,7 @@ class Invariants:
         if record.verdict.decision is Decision.GRANT:
             if door is record.came_from:
                 raise Broken("a grant opens the far leaf")
-            if record.by is None:
+            if record.by is None and record.ticket not in self.granted:
                 self._grant(record, now)
 
     def _compare(self, since_mono: float) -> None:

@@ -82,6 +82,11 @@ def service_door(lane: Core, event: ev.ServiceDoor, now: Now) -> None:
 def service_recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
     guest = lane.guest
     lane._due = None
+    if not lane.shut(guest.near):
+        lane.answer(guest.order, False, "other_door_first")
+        guest.order = None
+        _end_service_door(lane)
+        return
     lane.answer(guest.order, True)
     guest.order, guest.released = None, True
     lane.request(guest.far)
@@ -99,10 +104,15 @@ def _end_service_door(lane: Core) -> None:
 
 def service_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     """Counted for the record of the leaf; whoever came in is let out there when service ends with them inside."""
-    if event.inward:
-        lane.gate.stranger_from = event.door
     if lane.passage is not None and event.door is lane.passage.far and not event.inward:
         lane.passage.passed += 1
+
+
+def service_opened(lane: Core, event: ev.DoorOpened, now: Now) -> None:
+    """A leaf that was opened by hand beside the one that is asked for: never both."""
+    if lane.passage is not None and event.door is lane.passage.near and lane.passage.released:
+        lane.withdraw(now)
+        _end_service_door(lane)
 
 
 def service_device_lost(lane: Core, event: ev.DeviceLost, now: Now) -> None:

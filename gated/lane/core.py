@@ -57,7 +57,7 @@ DWELL: dict[State, str | None] = {
     State.CLOSED: None,
     State.STOPPED: "stopped_s",
     State.EMERGENCY: "evacuate_s",
-    State.AFTER_FIRE: None,
+    State.AFTER_FIRE: "stopped_s",
     State.SERVICE: None,
 }
 """The name in `Timing` of the longest a state lasts; None: the lane rests there until something happens."""
@@ -84,6 +84,10 @@ SIGNS: dict[State, PromptCode] = {
 
 OUTSIDE = frozenset({State.IDLE, State.CHECKING, State.REFUSED, State.ADMITTING, State.CLOSED, State.AFTER_FIRE})
 """The passenger who is spoken to stands in front of the lane."""
+
+
+UNSERVED = frozenset({State.CLOSED, State.STOPPED, State.EMERGENCY, State.AFTER_FIRE, State.SERVICE})
+"""Nobody is served next: a document that was laid down meanwhile is forgotten."""
 
 
 STAYS = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING, State.REFERRED})
@@ -124,14 +128,14 @@ class Core:
     @property
     def deadline(self) -> float | None:
         """Monotonic second at which the lane wants `Deadline`, or None."""
-        stay = self._stay_due()
-        if self._due is None or stay is None:
-            return self._due if stay is None else stay
-        return min(self._due, stay)
+        return min((due for due in (self._due, self._stay_due(), self._sign_due()) if due is not None), default=None)
 
     def _stay_due(self) -> float | None:
         since = self.gate.inside_since
         return since + self.timing.stay_s_max if self.enclosed and since is not None and self.state in STAYS else None
+
+    def _sign_due(self) -> float | None:
+        return self.passage.sign_mono if self.passage is not None and self.state is State.REFERRED else None
 
     def stayed_too_long(self, now: Now) -> bool:
         """Whether somebody has been inside for longer than anybody may be."""
@@ -156,16 +160,23 @@ class Core:
         self.guest.asks[type(command)] = self._asked
         self.say(command)
 
-    def goto(self, state: State, now: Now) -> None:
-        """Enter a state: deadline, sign and lights."""
+    def goto(self, state: State, now: Now, *, quiet: bool = False) -> None:
+        """Enter a state: deadline, sign and lights. `quiet`: the sign of the state before stays."""
+        if state in UNSERVED:
+            self.waiting = None
         if state is not self.state or DWELL[state] is not None:
             self.state = state
-            if state in SIGNS:
-                self.say(cmd.Prompt(SIGNS[state], self._side()))
+            if not quiet:
+                self.sign()
             for door in Door:
                 self._light(door, Light.GREEN if state is State.IDLE and door in self.entries() else Light.RED)
         dwell = DWELL[state]
         self._due = None if dwell is None else now.mono + getattr(self.timing, dwell)
+
+    def sign(self) -> None:
+        """Tell the passenger what the present state has to say."""
+        if self.state in SIGNS:
+            self.say(cmd.Prompt(SIGNS[self.state], self._side()))
 
     def wait(self, seconds: float, now: Now) -> None:
         """Put the present state's deadline `seconds` from now."""
@@ -219,7 +230,7 @@ class Core:
 
     def record(self, verdict: Verdict, by: str | None = None) -> None:
         guest = self.guest
-        guest.verdict = verdict
+        guest.verdict, guest.granted = verdict, False
         self.ask(cmd.Record, verdict, guest.near, guest.evidence, by)
 
     def verdict(self, decision: Decision, reason: str) -> Verdict:
@@ -240,6 +251,9 @@ class Core:
         guest = self.guest
         self.answer(guest.order, False, "ticket_ended")
         ended = outcome or _outcome(guest)
+        if ended is not Outcome.NOT_CROSSED and guest.verdict is None:
+            # The verdict's record alone says who it was: without it somebody crossed and nobody knows who.
+            self.record(self.verdict(Decision.REFER, "no_verdict"))
         self.say(
             cmd.Settle(guest.ticket, ended, guest.verdict, guest.passed, guest.near),
             cmd.Forget(guest.ticket),
@@ -251,6 +265,8 @@ Handler = Callable[[Core, Any, Now], None]
 
 
 def _outcome(guest: Passage) -> Outcome:
-    if guest.passed and guest.kind is not Kind.STRANGER:
+    if guest.passed and guest.kind is not Kind.STRANGER and not guest.doubted:
         return Outcome.CROSSED
+    if guest.passed:
+        return Outcome.UNRESOLVED
     return Outcome.UNRESOLVED if guest.blind else Outcome.NOT_CROSSED

@@ -55,10 +55,6 @@ def unreadable(lane: Core, event: ev.DocumentUnreadable, now: Now) -> None:
     lane.alarm(AlarmCode.DOCUMENT_MISREAD, event.why)
 
 
-def note_chip(lane: Core, event: ev.ChipRead, now: Now) -> None:
-    lane.note(chip=event)
-
-
 def check_chip(lane: Core, event: ev.ChipRead, now: Now) -> None:
     lane.note(chip=event)
     _checked(lane, now)
@@ -86,6 +82,8 @@ def _checked(lane: Core, now: Now) -> None:
     broken = policy.refusal(evidence, lane.rules)
     if broken is not None:
         refuse(lane, broken, now)
+    elif not lane.gate.shut() or lane.gate.persons or lane.gate.severity() >= Severity.BLOCKS_ENTRY:
+        refuse(lane, "lane_not_ready", now)
     elif not lane.enclosed:
         match(lane, now)
     else:
@@ -118,6 +116,24 @@ def admit_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     elif event.door is not guest.near:
         against_the_way(lane, event, now)
         clear(lane, now)
+    if lane.state is State.ENCLOSING:
+        _came_in(lane, now)
+
+
+def admit_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
+    if event.persons > 1:
+        _two_persons(lane, now)
+
+
+def _came_in(lane: Core, now: Now) -> None:
+    """Two abreast are one for the barriers, and a leaf that was not seen to open does not shut behind anybody."""
+    near = lane.gate.leaves[lane.guest.near]
+    if near.open is False:
+        if not near.stuck:
+            stuck(lane, lane.guest.near)
+        refer(lane, "not_enclosed", now)
+    elif lane.gate.persons > 1:
+        _two_persons(lane, now)
 
 
 def admit_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
@@ -128,6 +144,7 @@ def admit_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
     lane.withdraw(now)
     if lane.gate.persons:
         lane.goto(State.ENCLOSING, now)
+        _came_in(lane, now)
     else:
         clear(lane, now)
 
@@ -172,7 +189,8 @@ def enclose_blocked(lane: Core, event: Any, now: Now) -> None:
 
 
 def enclose_cleared(lane: Core, event: ev.DoorwayCleared, now: Now) -> None:
-    lane.withdraw(now, lane.guest.near)
+    if event.door is lane.guest.near:
+        lane.withdraw(now, lane.guest.near)
 
 
 def enclose_obstacle(lane: Core, event: ev.ObstacleHit, now: Now) -> None:
@@ -195,11 +213,14 @@ def _enclosed(lane: Core, now: Now) -> None:
 
 
 def enclose_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
+    """The leaf does not shut; or it did while it was asked for again, and then nothing else happened."""
     guest = lane.guest
     lane.withdraw(now)
     if lane.gate.leaves[guest.near].open:
         stuck(lane, guest.near)
-    if lane.gate.persons or guest.entered > guest.left:
+    if lane.gate.shut() and lane.gate.persons == 1:
+        _enclosed(lane, now)
+    elif lane.gate.persons or guest.entered > guest.left:
         refer(lane, "not_enclosed", now)
     else:
         clear(lane, now)

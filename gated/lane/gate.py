@@ -86,6 +86,7 @@ class Gate:
     mains_lost: bool = False
     uplink: bool = True
     stranger_from: Door | None = None
+    """The leaf by which somebody came in last. An empty lane does not end it: whoever hides was not seen to leave."""
 
     def faults(self) -> frozenset[Fault]:
         """Every present fault."""
@@ -108,29 +109,44 @@ class Gate:
         """Every leaf is observed closed and none is asked to open."""
         return all(leaf.open is False and not leaf.requested for leaf in self.leaves.values())
 
+    def _asked_beside(self, door: Door) -> bool:
+        return any(leaf.requested for other, leaf in self.leaves.items() if other is not door)
+
+    def _only_open(self) -> Door | None:
+        """The one leaf that stands open, where the sensors can be believed."""
+        found = [door for door, leaf in self.leaves.items() if leaf.open]
+        return found[0] if len(found) == 1 and Device.DOOR not in self.lost else None
+
     def observe(self, event: ev.Event, now: ev.Now) -> None:
         """Note what the event says of the gate. Decides nothing."""
         match event:
             case ev.DoorOpened(door):
                 leaf = self.leaves[door]
-                due = leaf.requested or now.mono - leaf.withdrawn_mono <= self.grace_s
+                # Never while another leaf is asked for: both would be open.
+                late = not self._asked_beside(door) and now.mono - leaf.withdrawn_mono <= self.grace_s
+                due = leaf.requested or late
                 if not leaf.open:
                     leaf.forced = not (due or self.fire or Device.DOOR in self.lost)
                 leaf.open, leaf.stuck = True, False
             case ev.DoorClosed(door):
                 leaf = self.leaves[door]
                 leaf.open = leaf.forced = leaf.stuck = False
+                if not leaf.requested:
+                    leaf.withdrawn_mono = float("-inf")  # it has arrived: what moves it now was not asked for
+            case ev.PersonPassed(door, True):
+                self.stranger_from = door
             case ev.DoorwayBlocked(door):
                 self.leaves[door].blocked = True
             case ev.DoorwayCleared(door):
                 self.leaves[door].blocked = False
             case ev.PresenceChanged(persons, thing):
+                if persons > self.persons:
+                    self.stranger_from = self._only_open() or self.stranger_from
                 self.persons, self.thing = persons, thing
                 if persons and self.inside_since is None:
                     self.inside_since = now.mono
                 elif not persons:
                     self.inside_since = None
-                    self.stranger_from = None
             case ev.DeviceLost(device, _):
                 self.lost.add(device)
                 if device is Device.DOOR:

@@ -5,7 +5,7 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Device, Event, Now
-from gated.lane.moves import against_the_way, clear, cleared, finish, refer, send_back, stuck
+from gated.lane.moves import against_the_way, clear, cleared, finish, from_far, refer, send_back, stuck
 from gated.lane.passage import Kind
 from gated.lane.policy import Decision
 
@@ -22,8 +22,10 @@ def recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
         refer(lane, "door_open", now)
     else:
         lane.answer(guest.order, True)
-        guest.order, guest.released = None, True
+        guest.order, guest.released, guest.granted = None, True, True
         guest.blind = lane.gate.leaves[guest.far].blocked
+        if guest.blind and lane.enclosed:
+            lane.alarm(AlarmCode.OBSTACLE, guest.far.value)  # nobody will be seen to pass there
         lane.goto(State.RELEASING, now)
         lane.request(guest.far)
 
@@ -55,6 +57,8 @@ def release_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     guest = lane.guest
     if event.door is guest.far and not event.inward:
         guest.passed += 1
+        if lane.gate.leaves[guest.far].open is False:
+            stuck(lane, guest.far)  # its contact lies
         clear(lane, now)
     else:
         against_the_way(lane, event, now)
@@ -67,22 +71,31 @@ def release_doorway(lane: Core, event: ev.DoorwayBlocked, now: Now) -> None:
 
 
 def release_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
-    """An empty lane and nobody seen to pass: the same."""
-    if not event.persons:
-        lane.guest.blind = True
+    """An empty lane and nobody seen to pass: the same. Two before the leaf moved: one of them hid."""
+    guest = lane.guest
+    if event.persons > 1:
+        lane.alarm(AlarmCode.TWO_PERSONS)
+        if not guest.exit_open:
+            guest.crowded = True
+            refer(lane, "two_persons", now)
+            return
+    guest.blind = guest.blind or event.persons != 1
 
 
 def release_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
-    """The leaf never moved, or the passenger did not leave: shut the exit, and out the way they came."""
+    """The leaf never moved, or the passenger did not leave: shut the exit, and out the way they came; unless somebody
+    may have come in by it, who is not let through to the entry side: then it stays open until they go."""
     guest = lane.guest
-    if guest.strangers:
-        lane.call_officer(AlarmCode.WRONG_WAY.value)
-        lane.goto(State.RELEASING, now)
-        return
     if lane.gate.leaves[guest.far].open is False:
         stuck(lane, guest.far)
     lane.call_officer("did_not_leave")
-    send_back(lane, now)
+    if guest.exit_open and not lane.gate.persons:
+        clear(lane, now)
+    elif lane.enclosed and from_far(lane) and lane.gate.leaves[guest.far].requested:
+        lane.alarm(AlarmCode.STAYED_TOO_LONG, "releasing")
+        lane.goto(State.RELEASING, now)
+    else:
+        send_back(lane, now)
 
 
 def clear_look_again(lane: Core, _: Event, now: Now) -> None:
@@ -92,6 +105,9 @@ def clear_look_again(lane: Core, _: Event, now: Now) -> None:
 def clear_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     guest = lane.guest
     if event.door is guest.far and not event.inward and guest.released:
+        if guest.passed and guest.strangers:
+            guest.strangers -= 1
+            return
         guest.passed += 1
         if guest.passed > 1:
             lane.alarm(AlarmCode.TAILGATE, str(guest.passed))
@@ -119,6 +135,7 @@ def clear_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
         if leaf.open is not False:
             stuck(lane, door)
     if lane.gate.persons or lane.gate.thing:
+        lane.guest.doubted = bool(lane.gate.persons) and not lane.guest.strangers
         lane.alarm(AlarmCode.LEFT_INSIDE, "person" if lane.gate.persons else "thing")
         lane.call_officer("left_inside")
     finish(lane, now)

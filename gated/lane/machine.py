@@ -10,7 +10,7 @@ from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.commands import Command
 from gated.lane.core import DWELL, Core, Handler, State
-from gated.lane.events import EVENTS, Event, Now
+from gated.lane.events import EVENTS, Device, Event, Now
 from gated.lane.referral import unless_stayed
 
 DEFAULT: dict[type[Event], Handler] = {
@@ -88,7 +88,11 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         ev.LookUpFailed: entering.check_failed,
     },
     State.REFUSED: {ev.Deadline: entering.refused_overdue},
-    State.ADMITTING: {ev.Deadline: entering.admit_overdue, ev.PersonPassed: entering.admit_passed},
+    State.ADMITTING: {
+        ev.Deadline: entering.admit_overdue,
+        ev.PersonPassed: entering.admit_passed,
+        ev.PresenceChanged: entering.admit_presence,
+    },
     State.ENCLOSING: {
         **_HELD,
         ev.Deadline: unless_stayed(entering.enclose_overdue),
@@ -139,6 +143,8 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         ev.Deadline: unless_stayed(referral.officer_overdue),
         ev.UplinkLost: referral.officer_lost,
         ev.HelpPressed: trouble.help_inside,
+        ev.PersonPassed: referral.referred_passed,
+        ev.PresenceChanged: referral.referred_presence,
         ev.OfficerOpens: referral.officer_opens,
         ev.OfficerRefuses: referral.officer_refuses,
         ev.OfficerRetries: referral.officer_retries,
@@ -146,6 +152,7 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
     State.RETURNING: {
         ev.Deadline: referral.return_overdue,
         ev.DoorClosed: referral.return_door_closed,
+        ev.DoorwayBlocked: referral.return_blocked,
         ev.DoorwayCleared: referral.return_cleared,
         ev.PersonPassed: referral.return_passed,
         ev.PresenceChanged: referral.return_presence,
@@ -168,6 +175,7 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         ev.PersonPassed: moves.nothing,
     },
     State.AFTER_FIRE: {
+        ev.Deadline: trouble.after_fire_overdue,
         ev.DeviceReady: moves.look_again,
         ev.DoorClosed: moves.look_again,
         ev.PresenceChanged: moves.look_again,
@@ -180,7 +188,7 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
     State.SERVICE: {
         ev.Deadline: charge.service_not_recorded,
         ev.DeviceLost: charge.service_device_lost,
-        ev.DoorOpened: moves.nothing,
+        ev.DoorOpened: charge.service_opened,
         ev.NotRecorded: charge.service_not_recorded,
         ev.PersonPassed: charge.service_passed,
         ev.Recorded: charge.service_recorded,
@@ -223,9 +231,14 @@ class Lane(Core):
             return ()
         if not self._concerns(event):
             return ()
+        if self.waiting is not None and now.mono - self.waiting[1] > self.timing.waiting_s_max:
+            self.waiting = None
+        unwritten = Device.STORE in self.gate.lost
         self.gate.observe(event, now)
         if isinstance(event, ev.Ticketed) and not self._awaited(event):
-            return ()
+            if not unwritten or Device.STORE in self.gate.lost:
+                return ()
+            event = ev.DeviceReady(Device.STORE)  # an answer that nobody waits for any more, but the disk writes again
         TABLE[self.state][type(event)](self, event, now)
         out, self._out = tuple(self._out), []
         return out

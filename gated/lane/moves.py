@@ -6,7 +6,7 @@ from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Door, Event, Now
 from gated.lane.gate import Severity
-from gated.lane.passage import Kind
+from gated.lane.passage import Kind, Passage
 from gated.lane.policy import Decision
 
 
@@ -18,7 +18,8 @@ def rest(lane: Core, now: Now) -> None:
         lane.reset_needed = True
         lane.goto(State.EMERGENCY, now)
     elif lane.reset_needed and not (gate.persons and gate.shut() and gate.severity() < Severity.STOP_NOW):
-        lane.goto(State.AFTER_FIRE, now)
+        if lane.state is not State.AFTER_FIRE:
+            lane.goto(State.AFTER_FIRE, now)
     elif lane.service_by is not None:
         lane.goto(State.SERVICE, now)
     elif gate.severity() is Severity.STOP_NOW:
@@ -83,13 +84,18 @@ def record_referral(lane: Core, reason: str) -> None:
     lane.record(lane.verdict(Decision.REFER, reason))
 
 
-def refer(lane: Core, reason: str, now: Now) -> None:
-    """To an officer; the passenger sees and hears what every referred passenger does."""
+def refer(lane: Core, reason: str, now: Now, quiet_until: float = 0.0) -> None:
+    """To an officer; the passenger sees and hears what every referred passenger does, and not before `quiet_until`."""
+    guest = lane.guest
     lane.withdraw(now)
+    lane.answer(guest.order, False, "overtaken")
+    guest.order = None
     record_referral(lane, reason)
     lane.call_officer(reason)
     lane.alarm(AlarmCode.REFERRED)
-    lane.goto(State.REFERRED, now)
+    quiet = quiet_until > now.mono
+    guest.sign_mono = quiet_until if quiet else None
+    lane.goto(State.REFERRED, now, quiet=quiet)
     if not lane.gate.uplink:
         officer_offline(lane, now)
 
@@ -112,8 +118,38 @@ def send_back(lane: Core, now: Now) -> None:
         lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
         lane.goto(State.RECORDING, now)
         return
+    if lane.state is not State.REFERRED and from_far(lane):
+        out_by_far(lane, now)
+    else:
+        go_back(lane, now)
+
+
+def go_back(lane: Core, now: Now) -> None:
+    """Out by the near leaf, whoever is inside."""
+    lane.withdraw(now)
     lane.goto(State.RETURNING, now)
     open_near(lane)
+
+
+def from_far(lane: Core) -> bool:
+    """Whether somebody inside with a passenger may have come in by the far leaf: seen to, or in their place unseen."""
+    guest = lane.guest
+    if guest.kind is not Kind.PASSENGER:
+        return False
+    swapped = guest.exit_open and guest.blind
+    return bool(guest.strangers) or swapped or lane.gate.stranger_from is guest.far
+
+
+def out_by_far(lane: Core, now: Now) -> None:
+    """Not to the entry side with somebody from behind the border: who was granted, and who came from there, go out
+    by the far leaf. Where not all inside may, an officer says what becomes of them, for as long as anybody may stay."""
+    guest = lane.guest
+    if guest.granted and guest.entered - guest.left <= 1:
+        lane.goto(State.RELEASING, now)
+        if lane.shut(guest.near):
+            lane.request(guest.far)
+    else:
+        refer(lane, "stranger_inside", now)
 
 
 def open_near(lane: Core) -> None:
@@ -143,11 +179,28 @@ def against_the_way(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     """Somebody moved through a door where nobody should: officers look; the sensors say who is inside now."""
     code = AlarmCode.WRONG_WAY if event.door not in lane.entries() or lane.passage else AlarmCode.STRANGER_INSIDE
     lane.alarm(code, event.door.value)
-    if event.inward:
-        lane.gate.stranger_from = event.door
-        if lane.passage is not None:
-            lane.guest.strangers += 1
+    if lane.passage is not None:
+        count(lane, event)
     lane.call_officer(code.value)
+
+
+def count(lane: Core, event: ev.PersonPassed) -> None:
+    """Note on the ticket who went through which leaf. Nobody passes a shut one, and where the passenger was not let
+    out and is not known to be inside it may have been anybody: then it is open whether they crossed."""
+    guest = lane.guest
+    if event.door is guest.near:
+        guest.entered += event.inward
+        guest.left += not event.inward
+    elif event.inward:
+        guest.strangers += 1
+    elif lane.gate.leaves[guest.far].open is not False and (_is_inside(guest) or guest.released):
+        guest.passed += 1
+    elif guest.entered or not lane.enclosed:
+        guest.blind = True
+
+
+def _is_inside(guest: Passage) -> bool:
+    return guest.kind is Kind.STRANGER or guest.entered > guest.left
 
 
 def nothing(lane: Core, event: Event, now: Now) -> None:

@@ -35,16 +35,27 @@ class Passage:
     passed: int = 0
     """Persons seen leaving through the far door."""
     strangers: int = 0
+    """Persons seen coming in through the far door, and not yet seen to go again."""
+    crowded: bool = False
+    """Two were seen behind shut doors: if there is one now, the other hides."""
     tries: int = 0
     left: int = 0
     """Persons seen leaving through the near door."""
     released: bool = False
     """The far door was asked to open."""
+    granted: bool = False
+    """A grant is durable, and no other verdict was recorded since."""
+    exit_open: bool = False
+    """The far leaf left its closed position: somebody may have come in by it."""
     let_out: bool = False
     """A stranger's release is durable."""
     blind: bool = False
     """It was released, and the sensors cannot tell whether the passenger crossed: they were lost, or somebody stood in
     the far doorway, or the lane was suddenly empty, and nobody was seen to pass."""
+    doubted: bool = False
+    """Somebody was seen to pass, and yet as many are inside as before: hands in the barriers, or one who hid."""
+    sign_mono: float | None = None
+    """A referral is kept from the passenger until then (L8)."""
     order: str | None = None
     """An officer's order that is answered once it is durable."""
 

@@ -140,12 +140,16 @@ def enrolment_is_usable(e: Evidence, _: Rules) -> bool:
     return e.traveller is not None and (e.traveller.usable_from is None or e.traveller.usable_from <= e.day)
 
 
+_NO_CLONE = frozenset({Check.SUCCESSFUL, Check.NOT_SUPPORTED})
+"""Many chips cannot prove that they are the original; one that can and then does not is a copy."""
+
+
 def chip_is_genuine(e: Evidence, rules: Rules) -> bool:
     """Access and authenticity proven; where the chip could not be read the category says whether that may be."""
     if e.chip is None or e.traveller is None:
         return False
     results = {e.chip.access, e.chip.authentic}
-    if results == {Check.SUCCESSFUL} and e.chip.not_cloned is not Check.FAILED:
+    if results == {Check.SUCCESSFUL} and e.chip.not_cloned in _NO_CLONE:
         return True
     may_miss = "chip" in rules.categories[e.traveller.category].may_miss
     return results == {Check.NOT_SUPPORTED} and may_miss

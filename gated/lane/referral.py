@@ -5,7 +5,17 @@ from gated.lane.commands import AlarmCode
 from gated.lane.core import Core, Handler, State
 from gated.lane.events import Now
 from gated.lane.gate import Severity
-from gated.lane.moves import against_the_way, clear, officer_offline, open_near, send_back, stuck
+from gated.lane.moves import (
+    against_the_way,
+    clear,
+    count,
+    from_far,
+    go_back,
+    officer_offline,
+    open_near,
+    send_back,
+    stuck,
+)
 from gated.lane.passage import Kind
 from gated.lane.policy import Decision
 from gated.lane.proving import match
@@ -37,7 +47,7 @@ def officer_retries(lane: Core, event: ev.OfficerRetries, now: Now) -> None:
         return
     traveller = lane.guest.evidence.traveller
     able = traveller is not None and lane.gate.severity() < Severity.FINISH_THEN_CLOSE and lane.gate.shut()
-    alone = not lane.enclosed or lane.gate.persons == 1
+    alone = not lane.enclosed or (lane.gate.persons == 1 and not lane.guest.crowded and not from_far(lane))
     lane.answer(event.order, able and alone, "" if able and alone else "lane_cannot")
     if able and alone:
         lane.guest.tries = 0
@@ -52,7 +62,27 @@ def _orders_this(lane: Core, event: ev.TicketOrder) -> bool:
     return False
 
 
+def referred_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
+    """Whoever the officer was called for may not be who is inside now: everybody goes out again."""
+    against_the_way(lane, event, now)
+    far = lane.gate.leaves[lane.guest.far]
+    if event.door is lane.guest.near or (far.open and not event.inward):
+        send_back(lane, now)
+
+
+def referred_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
+    if event.persons > 1:
+        lane.guest.crowded = True
+        lane.alarm(AlarmCode.TWO_PERSONS)
+
+
 def officer_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
+    guest = lane.guest
+    if guest.sign_mono is not None and now.mono >= guest.sign_mono:
+        guest.sign_mono = None
+        lane.sign()
+        if lane.deadline is not None and now.mono < lane.deadline:
+            return
     lane.alarm(AlarmCode.OFFICER_UNREACHABLE)
     send_back(lane, now)
 
@@ -64,9 +94,12 @@ def return_door_closed(lane: Core, event: ev.DoorClosed, now: Now) -> None:
 
 def return_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     guest = lane.guest
-    if event.door is guest.far:
-        guest.passed += 0 if event.inward else 1
+    if event.door is guest.far and event.inward:
         against_the_way(lane, event, now)
+        send_back(lane, now)
+    elif event.door is guest.far:
+        against_the_way(lane, event, now) if not guest.exit_open else count(lane, event)
+        _returned(lane, now)
     elif event.inward:
         guest.entered += 1
     else:
@@ -81,8 +114,17 @@ def return_presence(lane: Core, _: ev.PresenceChanged, now: Now) -> None:
 def _returned(lane: Core, now: Now) -> None:
     guest = lane.guest
     leaf = lane.gate.leaves[guest.near]
-    if not lane.gate.persons and guest.left >= guest.entered and leaf.open and not leaf.blocked:
+    gone = not lane.gate.persons and guest.left + guest.passed >= guest.entered
+    if gone and (guest.passed or (leaf.open and not leaf.blocked)):
         clear(lane, now)
+
+
+def return_blocked(lane: Core, event: ev.DoorwayBlocked, now: Now) -> None:
+    """Somebody is in the far doorway before its leaf shut: the passenger after all, or one from behind the border."""
+    guest = lane.guest
+    if event.door is guest.far and guest.exit_open and not lane.shut(guest.far):
+        guest.blind = True
+        send_back(lane, now)
 
 
 def return_cleared(lane: Core, _: ev.DoorwayCleared, now: Now) -> None:
@@ -95,7 +137,7 @@ def return_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
     if near.open and not near.blocked and not lane.gate.persons:
         clear(lane, now)
         return
-    if near.open is False:
+    if near.requested and near.open is False:
         stuck(lane, lane.guest.near)
     lane.alarm(AlarmCode.STAYED_TOO_LONG, "returning")
     lane.call_officer("did_not_leave")
@@ -113,8 +155,9 @@ def unless_stayed(overdue: Handler) -> Handler:
         lane.alarm(AlarmCode.STAYED_TOO_LONG, lane.state.value)
         lane.call_officer("stayed_too_long")
         if lane.guest.kind is Kind.PASSENGER or lane.guest.near in lane.entries():
-            send_back(lane, now)
+            go_back(lane, now)
         else:
+            lane.gate.inside_since = now.mono  # or the deadline stays in the past, and nothing else is heard again
             overdue(lane, event, now)
 
     return either

@@ -5,7 +5,7 @@ from gated.lane.commands import AlarmCode, Outcome
 from gated.lane.core import UNDECIDED, Core, State
 from gated.lane.events import Device, Event, Now
 from gated.lane.gate import Severity
-from gated.lane.moves import clear, finish, record_referral, refer, refuse, rest, send_back
+from gated.lane.moves import clear, finish, from_far, record_referral, refer, refuse, rest, send_back
 from gated.lane.passage import Kind
 
 
@@ -27,10 +27,23 @@ def mains_lost(lane: Core, _: ev.MainsLost, now: Now) -> None:
 
 
 def door_opened(lane: Core, event: ev.DoorOpened, now: Now) -> None:
-    if lane.gate.leaves[event.door].forced:
+    leaf = lane.gate.leaves[event.door]
+    if lane.passage is not None and event.door is lane.guest.far:
+        lane.guest.exit_open = True
+    if leaf.forced:
         lane.alarm(AlarmCode.DOOR_FORCED, event.door.value)
         lane.call_officer("door_forced")
         _weigh(lane, now)
+    elif not leaf.requested:
+        _moved_late(lane, now)
+
+
+def _moved_late(lane: Core, now: Now) -> None:
+    """A request was withdrawn and the leaf moves after all: nobody is enclosed now."""
+    if lane.state is State.IDLE:
+        rest(lane, now)
+    elif lane.state in UNDECIDED and lane.state is not State.ENCLOSING and lane.guest.kind is Kind.PASSENGER:
+        refer(lane, "door_open", now)
 
 
 def _weigh(lane: Core, now: Now) -> None:
@@ -72,6 +85,8 @@ def stopped_look_again(lane: Core, _: Event, now: Now) -> None:
     elif lane.enclosed and lane.gate.persons and lane.guest.kind is not Kind.SERVICE:
         send_back(lane, now)
     else:
+        guest = lane.guest
+        guest.blind = guest.blind or (guest.kind is Kind.PASSENGER and guest.entered > guest.left + guest.passed)
         finish(lane, now)
 
 
@@ -101,8 +116,17 @@ def fire_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
     lane.goto(State.EMERGENCY, now)
 
 
+def after_fire_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
+    """Somebody is inside who cannot be let out: the gate cannot be seen, or a leaf stands open and they do not go."""
+    if lane.gate.persons:
+        lane.alarm(AlarmCode.STAYED_TOO_LONG, "after_fire")
+        lane.call_officer("after_fire")
+    lane.wait(lane.timing.stopped_s, now)
+
+
 def fire_ended(lane: Core, _: ev.FireEnded, now: Now) -> None:
-    lane.goto(State.AFTER_FIRE, now)
+    """Only a person's reset ends it; but whoever the leaves have shut in already comes out."""
+    rest(lane, now)
 
 
 def help_pressed(lane: Core, _: ev.HelpPressed, now: Now) -> None:
@@ -113,7 +137,7 @@ def help_pressed(lane: Core, _: ev.HelpPressed, now: Now) -> None:
 def help_inside(lane: Core, event: ev.HelpPressed, now: Now) -> None:
     """Whoever is held and asks for help comes out at once, on the side they came from."""
     help_pressed(lane, event, now)
-    if lane.enclosed and lane.guest.kind is Kind.PASSENGER:
+    if lane.enclosed and lane.guest.kind is Kind.PASSENGER and not from_far(lane):
         record_referral(lane, "help")
         send_back(lane, now)
 
