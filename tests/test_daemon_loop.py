@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_a_deadline_that_does_not_move_starves_nobody() -> None:
         assert isinstance(log.steps[-1][1], ev.HelpPressed), "the lane hears the rest too"
         await asyncio.sleep(30.0)
         told = [now.mono for now, event, _ in log.steps if isinstance(event, Deadline)]
-        gaps = [after - before for before, after in zip(told, told[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(told)]
         assert gaps == [pytest.approx(AGAIN_S)] * len(gaps), "and it is told again at a measured pace"
         assert len(gaps) >= 29
         driving.cancel()
