@@ -1,7 +1,8 @@
 """`gated`, the technician's command. Each subcommand is a file here and is imported when it is used, not before.
 
 Exit codes: 0 ok; 1 a fault was found, or the request was refused; 2 wrong usage; 69 the lane daemon (or a service
-that the command needs) cannot be reached; 77 not for this user; 78 the configuration is wrong.
+that the command needs) cannot be reached; 70 a fault of our own ended the lane; 77 not for this user; 78 the
+configuration is wrong.
 """
 
 import importlib
