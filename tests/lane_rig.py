@@ -234,10 +234,19 @@ class Rig:
         return found
 
     def assert_nothing_lost(self) -> None:
-        """Every ticket has ended once, every chain holds."""
-        eventually(
-            lambda: all(len(ends) == 1 for _, ends in self.tickets().values()), 5.0, lambda: list(self.tickets())
-        )
+        """Every ticket has ended once, every chain holds, and what the running lane counted is on its disk."""
+        counted: int | None = None
+        boot = ""
+        if self.process is not None:
+            seen = self.ask()
+            boot = seen["boot"]
+            counted = sum(seen["counters"].get(outcome, 0) for outcome in ("crossed", "not_crossed", "unresolved"))
+
+        def whole() -> bool:
+            ends = sum(r.kind == TicketSettled.__name__ for r in self.records() if r.boot == boot)
+            return counted in (None, ends) and all(len(ended) == 1 for _, ended in self.tickets().values())
+
+        eventually(whole, 5.0, lambda: (counted, self.tickets()))
 
     # -- passengers
 
