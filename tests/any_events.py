@@ -18,7 +18,7 @@ def any_events(lane: Lane, mono: float) -> list[Event]:
     asks = [*guest.asks.values()] if guest else []
     keys = [(t, a) for t in {ticket, ticket + 1} for a in {*asks, 999}]
     found: list[Event] = [
-        ev.Started(500, (), False, None),
+        ev.Started(500),
         ev.Deadline(), ev.EventsLost(3), ev.ClockStepped(90.0), ev.UplinkLost(), ev.UplinkReady(),
         ev.DocumentPresented(DOCUMENT), ev.DocumentPresented(OTHER, Door.B), ev.DocumentUnreadable("check_digit"),
         ev.DocumentRemoved(), ev.HelpPressed(), ev.FireStarted(), ev.FireEnded(), ev.MainsLost(), ev.MainsBack(),

@@ -543,3 +543,20 @@ def test_a_folder_that_vanishes_while_it_runs_is_a_lost_cache_and_no_end(folder:
     assert lost == [True]
     assert report.clean
     assert lane.last_state is State.IDLE
+
+
+def test_a_lane_that_was_closed_does_not_reopen_by_dying(folder: Path) -> None:
+    states: list[State] = []
+
+    async def close(lane: Watched) -> None:
+        for order in (ev.CloseLane("close-1", "hq"), ev.OpenLane("open-1", "hq")):
+            await lane.until(lambda: lane.app.lane.passage is None)
+            lane.app.emit(order)
+            await asyncio.sleep(1.0)
+            await lane.crash()
+            lane.revive()
+            await asyncio.sleep(8.0)
+            states.append(lane.app.lane.state)
+
+    run(folder, close, passengers=0)
+    assert states == [State.CLOSED, State.IDLE]

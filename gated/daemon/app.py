@@ -159,6 +159,9 @@ class App:
             self._tell_again()
         if isinstance(event, ev.OpenLane) and self._stopping.is_set():
             self._close()  # whoever opens it now does not know that it ends
+        if isinstance(event, (ev.OpenLane, ev.CloseLane)) and not self._stopping.is_set():
+            # A lane that HQ closed does not reopen by dying.
+            self.writer.add(Job(now.utc, note=("closed", "1" if self.lane.closed_by else "")))
         if self.lane.service_by is None:
             self.recorder.stop()
         if self.lane.state is not self._state:
@@ -275,6 +278,7 @@ class App:
                 db.next_ticket,
                 unsettled,
                 bool(db.note("reset_needed")),
+                bool(db.note("closed")),
                 Door(came_from) if came_from and unsettled else None,
             )
         )

@@ -27,6 +27,7 @@ from gated.lane.trouble import obstacle
 def start(lane: Core, event: ev.Started, now: Now) -> None:
     lane._next_ticket = event.next_ticket
     lane.reset_needed = event.reset_needed
+    lane.closed_by = "before_restart" if event.closed else None
     lane.gate.stranger_from = event.came_from
     for ticket in event.unsettled:
         lane.alarm(AlarmCode.UNSETTLED, str(ticket))

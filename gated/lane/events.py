@@ -124,11 +124,12 @@ class Ticketed(Event):
 class Started(Event):
     """The process runs. `next_ticket` was never used before; `unsettled` tickets were open when the last one died.
 
-    `reset_needed`: it died between a fire alarm and the reset by a person."""
+    `reset_needed`: it died between a fire alarm and the reset by a person. `closed`: a person had closed the lane."""
 
     next_ticket: int
     unsettled: tuple[int, ...] = ()
     reset_needed: bool = False
+    closed: bool = False
     came_from: Door | None = None
     """Where the last unsettled passenger came from, if anybody did."""
 
