@@ -89,6 +89,42 @@ def test_no_service_while_a_passenger_is_in_a_stopped_lane() -> None:
     assert play.at(State.STOPPED) and not play.accepted("s1")
 
 
+def late_exit() -> Play:
+    """A lane that takes passengers, a moment after its exit was asked for in vain."""
+    play = reach(State.SERVICE)
+    play.do(ev.ServiceDoor("d1", "lin", Door.B, True))
+    assert play.requested() == {Door.B}
+    play.do(ev.ServiceDoor("d2", "lin", Door.B, False), ev.ServiceOff("s1", "lin"))
+    assert play.at(State.IDLE) and play.requested() == set()
+    return play
+
+
+def test_the_entry_is_not_opened_beside_an_exit_that_moved_late() -> None:
+    play = late_exit()
+    play.answers[cmd.ReadChip] = None
+    play.present()
+    play.do(ev.DoorOpened(Door.B))
+    assert AlarmCode.DOOR_FORCED not in play.alarms(), "it was asked for a moment ago"
+    ask = play.all(cmd.ReadChip)[-1]
+    play.do(ev.ChipRead(ask.ticket, ask.ask, *[Check.NOT_SUPPORTED] * 3))
+    assert play.at(State.REFUSED) and play.requested() == set()
+
+
+def test_a_leaf_that_moves_late_beside_one_that_is_asked_for_stops_the_lane() -> None:
+    play = late_exit()
+    play.present()
+    assert play.requested() == {Door.A}
+    play.do(ev.DoorOpened(Door.B))
+    assert play.at(State.STOPPED) and play.requested() == set()
+
+
+def test_too_late_is_forced() -> None:
+    play = late_exit()
+    play.wait(play.lane.timing.forced_grace_s + 0.1)
+    play.do(ev.DoorOpened(Door.B))
+    assert play.at(State.STOPPED) and AlarmCode.DOOR_FORCED in play.alarms()
+
+
 # -- people inside -----------------------------------------------------------------------------------------------
 
 

@@ -36,8 +36,11 @@ _PYTEST = (
 )
 _SOAK = ("-m", "tests.hw_sim", "soak", "--seeds", "4", "--anything", "2", "--jobs", "1", "--json")
 _FIRST = re.compile(r"^(?:FAILED|ERROR) (?:tests/)?(\S+?)(?:\.py)?(?:::(.+?))?(?: - .*)?$", re.MULTILINE)
+FAST = sorted(
+    f"tests/{each.name}" for each in (ROOT / "tests").glob("test_lane_*.py") if each.name != "test_lane_any.py"
+)
 TIERS: tuple[tuple[str, ...], ...] = (
-    (*_PYTEST, *(f"tests/test_lane_{name}.py" for name in ("walk", "trouble", "rules", "gate"))),
+    (*_PYTEST, *FAST),
     (*_PYTEST, "tests/test_lane_any.py"),
     _SOAK,
 )

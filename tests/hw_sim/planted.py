@@ -65,7 +65,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "cloned_chip",
         "policy",
         "a copied chip passes",
-        "if results == {Check.SUCCESSFUL} and e.chip.not_cloned is not Check.FAILED:",
+        "if results == {Check.SUCCESSFUL} and e.chip.not_cloned in _NO_CLONE:",
         "if results == {Check.SUCCESSFUL}:",
     ),
     Mistake(
@@ -150,8 +150,15 @@ MISTAKES: tuple[Mistake, ...] = (
         "two_by_the_presence_sensors",
         "entering",
         "a second person under the sensors' eyes is not one",
-        "if event.persons > 1:",
-        "if event.persons > 2:",
+        "if event.persons > 1:\n        _two_persons(lane, now)\n    else:",
+        "if event.persons > 2:\n        _two_persons(lane, now)\n    else:",
+    ),
+    Mistake(
+        "entry_while_the_exit_stands_open",
+        "entering",
+        "a leaf moves late while a document is read, and the entry is opened beside it",
+        "elif not lane.gate.shut() or lane.gate.persons or lane.gate.severity() >= Severity.BLOCKS_ENTRY:",
+        "elif lane.gate.persons or lane.gate.severity() >= Severity.BLOCKS_ENTRY:",
     ),
     Mistake(
         "matched_with_the_entry_open",
@@ -208,7 +215,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "flags_unread_are_none",
         "proving",
         "a cache that does not answer has no controls",
-        '    refer(lane, "flags_unread", now)',
+        '    refer(lane, "flags_unread", now, _as_late_as_a_weak_face(lane))',
         "    confirm_flags(lane, ev.FlagsRead(lane.guest.ticket, 1, frozenset()), now)",
     ),
     Mistake(
@@ -246,14 +253,21 @@ MISTAKES: tuple[Mistake, ...] = (
         '    if lane.guest.kind is Kind.PASSENGER:\n        refer(lane, "unexpected_movement", now)',
         "    return",
     ),
-    # -- leaving -------------------------------------------------------------------------------------------------
     Mistake(
-        "exit_while_the_entry_stands_open",
-        "leaving",
-        "both leaves are open and people walk through",
-        "elif not lane.gate.shut():",
-        "elif any(leaf.requested for leaf in lane.gate.leaves.values()):",
+        "control_shown_by_its_haste",
+        "proving",
+        "who is sought is referred sooner than a weak face, and knows why (L8)",
+        "return lane.guest.evidence.since_mono + lane.timing.face_s * lane.timing.face_tries",
+        "return lane.guest.evidence.since_mono",
     ),
+    Mistake(
+        "second_person_forgotten",
+        "proving",
+        "two were seen, one hides, and an officer lets the other try again",
+        "        lane.guest.crowded = True\n",
+        "",
+    ),
+    # -- leaving -------------------------------------------------------------------------------------------------
     Mistake(
         "doorway_was_blocked_before",
         "leaving",
@@ -271,10 +285,10 @@ MISTAKES: tuple[Mistake, ...] = (
     ),
     Mistake(
         "stranger_sent_to_the_entry_side",
-        "leaving",
+        "moves",
         "who came in through the exit is let into the country",
-        "    if guest.strangers:\n",
-        "    if guest.strangers > 1:\n",
+        "return bool(guest.strangers) or swapped or lane.gate.stranger_from is guest.far",
+        "return swapped",
     ),
     Mistake(
         "tailgater_not_counted",
@@ -282,6 +296,13 @@ MISTAKES: tuple[Mistake, ...] = (
         "a second person through the exit is nobody's business",
         "if guest.passed > 1:",
         "if guest.passed > 2:",
+    ),
+    Mistake(
+        "hands_in_the_barriers",
+        "leaving",
+        "a passage is recorded of somebody who is still inside",
+        "lane.guest.doubted = bool(lane.gate.persons) and not lane.guest.strangers",
+        "lane.guest.doubted = False",
     ),
     # -- referral ------------------------------------------------------------------------------------------------
     Mistake(
@@ -304,6 +325,13 @@ MISTAKES: tuple[Mistake, ...] = (
         "the record does not say who ordered it",
         'lane.record(lane.verdict(Decision.GRANT, "officer"), event.by)',
         'lane.record(lane.verdict(Decision.GRANT, "officer"))',
+    ),
+    Mistake(
+        "longest_stay_without_end",
+        "referral",
+        "a stranger whom no disk records makes the lane wake itself for ever, and it hears no fire alarm",
+        "            lane.gate.inside_since = now.mono",
+        "            pass",
     ),
     Mistake(
         "call_not_repeated",

@@ -8,8 +8,22 @@ MISTAKES: tuple[Mistake, ...] = (
         "forced_leaf_not_noticed",
         "gate",
         "a leaf that was asked for once may be forced for ever",
-        "now.mono - leaf.withdrawn_mono <= self.grace_s",
-        "leaf.withdrawn_mono > 0.0",
+        '                    leaf.withdrawn_mono = float("-inf")  # it has arrived',
+        "                    pass  # it has arrived",
+    ),
+    Mistake(
+        "late_leaf_beside_another",
+        "gate",
+        "a leaf springs open while the other one is asked for, and both stand open",
+        "late = not self._asked_beside(door) and now",
+        "late = now",
+    ),
+    Mistake(
+        "open_leaf_is_shut",
+        "gate",
+        "a leaf that nobody asks for counts as shut",
+        "return all(leaf.open is False and not leaf.requested for leaf in self.leaves.values())",
+        "return all(leaf.open is not None and not leaf.requested for leaf in self.leaves.values())",
     ),
     Mistake(
         "stay_counted_anew",
@@ -125,6 +139,20 @@ MISTAKES: tuple[Mistake, ...] = (
         "else (Door.A,)",
         "else (Door.A, Door.B)",
     ),
+    Mistake(
+        "one_leaf_withdrawn",
+        "core",
+        "withdrawing everything forgets the exit",
+        "for door in doors or tuple(self.gate.leaves):",
+        "for door in doors or (Door.A,):",
+    ),
+    Mistake(
+        "waiting_document_kept_by_a_closed_lane",
+        "core",
+        "a document is held as long as the lane is closed",
+        "            self.waiting = None\n        if",
+        "            pass\n        if",
+    ),
     # -- moves ---------------------------------------------------------------------------------------------------
     Mistake(
         "restart_in_a_fire",
@@ -153,20 +181,6 @@ MISTAKES: tuple[Mistake, ...] = (
         "a document is held after its passenger was served, and served again",
         "waiting, lane.waiting = lane.waiting, None",
         "waiting = lane.waiting",
-    ),
-    Mistake(
-        "waiting_document_of_long_ago",
-        "moves",
-        "the entry opens for somebody who has gone away",
-        "if waiting is not None and now.mono - waiting[1] <= lane.timing.waiting_s_max:",
-        "if waiting is not None:",
-    ),
-    Mistake(
-        "far_leaf_left_open_on_the_way_back",
-        "moves",
-        "the exit stays asked for while the passenger should go back",
-        '    """Out to where they came from. The far leaf is shut first: never both."""\n    lane.withdraw(now)\n',
-        '    """Out to where they came from. The far leaf is shut first: never both."""\n',
     ),
     Mistake(
         "near_leaf_while_the_far_one_is_open",
@@ -236,8 +250,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "fire_ends_by_itself",
         "trouble",
         "the lane takes passengers before anybody has looked",
-        "    lane.goto(State.AFTER_FIRE, now)",
-        "    lane.reset_needed = False\n    rest(lane, now)",
+        '''the leaves have shut in already comes out."""\n    rest(lane, now)''',
+        '''the leaves have shut in already comes out."""\n    lane.reset_needed = False\n    rest(lane, now)''',
     ),
     # -- charge --------------------------------------------------------------------------------------------------
     Mistake(
