@@ -81,8 +81,9 @@ def officer_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
     if guest.sign_mono is not None and now.mono >= guest.sign_mono:
         guest.sign_mono = None
         lane.sign()
-        if lane.deadline is not None and now.mono < lane.deadline:
-            return
+        # For the passenger the wait begins now (L8): by its end, too, nobody learns when the officer was called.
+        lane.wait(lane.timing.officer_s if lane.gate.uplink else lane.timing.officer_offline_s, now)
+        return
     lane.alarm(AlarmCode.OFFICER_UNREACHABLE)
     send_back(lane, now)
 
