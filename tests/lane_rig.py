@@ -193,7 +193,8 @@ class Rig:
 
     def log(self) -> str:
         """What the process said."""
-        return (self.folder / "lane.log").read_text(encoding="utf-8", errors="replace")
+        path = self.folder / "lane.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Its log lines with this event."""
