@@ -120,6 +120,46 @@ def test_in_a_bidirectional_lane_a_hidden_person_is_let_out_to_where_they_came_f
     assert play.requested() == {Door.B}
 
 
+def test_nobody_is_let_out_to_where_the_passenger_before_them_came_from() -> None:
+    """Found by the soak (seed 3023): a contact that lied, somebody walked in, and left by the other side."""
+    play = Play(Topology.BIDIRECTIONAL)
+    play.present(side=Door.B)
+    play.enter(Door.B)
+    play.leave(Door.A)
+    assert play.settled() == [(1, "crossed")]
+    play.do(ev.PresenceChanged(1))
+    assert play.requested() == {Door.A}
+
+
+@pytest.mark.parametrize("door", Door)
+def test_a_stranger_whom_the_barriers_saw_after_the_presence_sensors_goes_back_that_way(door: Door) -> None:
+    """Presence tells first, and the barriers only once the doorway is free: by then the ticket has another side."""
+    play = Play(Topology.BIDIRECTIONAL)
+    play.answers[cmd.Record] = None
+    play.do(ev.CloseLane("c", "hq"), ev.DeviceLost(Device.DOOR, "pins_gone"))
+    play.do(*(ev.DoorOpened(door) if each is door else ev.DoorClosed(each) for each in Door))
+    play.do(ev.DeviceReady(Device.DOOR), ev.PresenceChanged(1), ev.PersonPassed(door, IN), ev.DoorClosed(door))
+    record = play.all(cmd.Record)[-1]
+    assert record.came_from is door
+    play.do(ev.Recorded(record.ticket, record.ask))
+    assert play.requested() == {door}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_hands_in_the_barriers_of_a_shut_exit_do_not_open_it_for_a_stranger(before: bool) -> None:
+    """One is inside without a ticket; an accomplice behind the border plays somebody who comes in there."""
+    play = Play()
+    hands = ev.PersonPassed(Door.B, IN)
+    play.do(*([hands, ev.PresenceChanged(1)] if before else [ev.PresenceChanged(1), hands]))
+    assert play.requested() == {Door.A}
+    slow = Play()
+    slow.answers[cmd.Record] = None
+    slow.do(ev.PresenceChanged(1), hands)
+    record = slow.all(cmd.Record)[-1]
+    slow.do(ev.Recorded(record.ticket, record.ask))
+    assert slow.requested() == {Door.A}
+
+
 @pytest.mark.parametrize("state", [State.MATCHING, State.REFERRED])
 def test_an_intruder_by_the_forced_exit_waits_for_an_officer(state: State) -> None:
     """Break in by the exit, and the lane would politely open the entry. An officer has his time first, also when

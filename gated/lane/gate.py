@@ -133,8 +133,8 @@ class Gate:
                 leaf.open = leaf.forced = leaf.stuck = False
                 if not leaf.requested:
                     leaf.withdrawn_mono = float("-inf")  # it has arrived: what moves it now was not asked for
-            case ev.PersonPassed(door, True):
-                self.stranger_from = door
+            case ev.PersonPassed(door, True) if self.leaves[door].open is not False:
+                self.stranger_from = door  # through a shut leaf nobody comes: hands in the barriers
             case ev.DoorwayBlocked(door):
                 self.leaves[door].blocked = True
             case ev.DoorwayCleared(door):

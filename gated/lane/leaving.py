@@ -5,9 +5,8 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Device, Event, Now
-from gated.lane.moves import against_the_way, clear, cleared, finish, from_far, refer, send_back, stuck
+from gated.lane.moves import against_the_way, clear, cleared, finish, from_far, record_release, refer, send_back, stuck
 from gated.lane.passage import Kind
-from gated.lane.policy import Decision
 
 
 def recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
@@ -49,7 +48,7 @@ def not_recorded(lane: Core, event: Event, now: Now) -> None:
 def record_overdue(lane: Core, event: ev.Deadline, now: Now) -> None:
     guest = lane.guest
     if guest.kind is Kind.STRANGER and guest.near not in lane.entries():
-        lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+        record_release(lane)
     not_recorded(lane, event, now)
 
 
@@ -107,6 +106,8 @@ def clear_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     if event.door is guest.far and not event.inward and guest.released:
         if guest.passed and guest.strangers:
             guest.strangers -= 1
+            if not guest.strangers:
+                lane.gate.stranger_from = guest.near
             return
         guest.passed += 1
         if guest.passed > 1:

@@ -57,9 +57,13 @@ def let_out_stranger(lane: Core, now: Now) -> None:
     near = lane.gate.stranger_from or Door.A
     lane.alarm(AlarmCode.STRANGER_INSIDE, near.value)
     lane.open_ticket(Kind.STRANGER, near, now)
-    lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+    record_release(lane)
     lane.call_officer("stranger_inside")
     lane.goto(State.RECORDING, now)
+
+
+def record_release(lane: Core) -> None:
+    lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
 
 
 def look_again(lane: Core, _: Event, now: Now) -> None:
@@ -67,8 +71,12 @@ def look_again(lane: Core, _: Event, now: Now) -> None:
 
 
 def finish(lane: Core, now: Now) -> None:
-    """Settle and rest."""
+    """Settle and rest. If all who came in were seen to go, the next stranger did not come with them."""
     lane.withdraw(now)
+    guest = lane.guest
+    gone = guest.left + guest.passed
+    if lane.gate.stranger_from is guest.near and not guest.strangers and 0 < gone >= guest.entered:
+        lane.gate.stranger_from = None
     lane.settle()
     rest(lane, now)
 
@@ -115,7 +123,7 @@ def send_back(lane: Core, now: Now) -> None:
     guest = lane.guest
     if guest.kind is Kind.STRANGER and guest.near not in lane.entries() and not guest.let_out:
         # To the exit side nobody goes without a durable record, not even somebody who came from there.
-        lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+        record_release(lane)
         lane.goto(State.RECORDING, now)
         return
     if lane.state is not State.REFERRED and from_far(lane):

@@ -6,7 +6,7 @@ from gated.lane import policy
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Now
-from gated.lane.moves import against_the_way, refer
+from gated.lane.moves import against_the_way, record_release, refer
 from gated.lane.passage import Kind
 from gated.lane.policy import Decision
 
@@ -110,3 +110,7 @@ def someone_passed_inside(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     against_the_way(lane, event, now)
     if lane.guest.kind is Kind.PASSENGER:
         refer(lane, "unexpected_movement", now)
+    elif lane.gate.stranger_from is lane.guest.far:
+        # A stranger: presence told first, and now the barriers say which way they came.
+        lane.guest.near, lane.guest.strangers = lane.guest.far, 0
+        record_release(lane)
