@@ -60,8 +60,12 @@ class Killer:
 
 def main(given: Sequence[str]) -> int:
     """The exit code of the demonstration."""
-    parser = argparse.ArgumentParser(prog="python -m tests.hw_sim crash", add_help=False)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long processes are killed")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.hw_sim crash",
+        description=__doc__,
+        epilog="Every other option is one of the demonstration: python -m tests.hw_sim demo --help",
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long processes are killed (default 60)")
     mine, rest = parser.parse_known_args(given)
     chosen = demo.arguments(["--passengers", "500", "--speed", "3", *rest])
     return demo.perform(chosen, Killer(chosen.seed, mine.seconds))
