@@ -89,7 +89,7 @@ class Gate:
         }
         self._wishes = {door: _Wishes() for door in self.leaves}
         self._wires: dict[str, _Wire] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in order: a set would wake by address
         self.board.watch(self._output)
         self._wire("mains", True)
         for name in ("fire", "helper"):
@@ -315,7 +315,7 @@ class Gate:
             observer(happening)
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, set()
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -328,12 +328,12 @@ class Gate:
             if loop.time() >= end - EARLY_S:
                 return False
             waiter = loop.create_future()
-            self._waiters.add(waiter)
+            self._waiters[waiter] = None
             timer = None if math.isinf(end) else loop.call_at(end, self._wake)
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                self._waiters.pop(waiter, None)
                 if timer is not None:
                     timer.cancel()
         return True

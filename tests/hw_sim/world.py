@@ -109,7 +109,7 @@ class World:
     async def run(self) -> None:
         """All passengers come and go; mishaps befall meanwhile. Returns once everybody has left."""
         mishaps = [asyncio.create_task(befall(mishap, self.gate, self.monitor)) for mishap in self.faults]
-        visits: set[asyncio.Task[None]] = set()
+        visits: list[asyncio.Task[None]] = []
         try:
             for passenger in self.cast.passengers:
                 if self.enough:
@@ -117,7 +117,7 @@ class World:
                 await asyncio.sleep(self.rng.uniform(*self._gap_s) / self.stage.pace)
                 script = Script(passenger, self.stage)
                 visit = asyncio.create_task(self._visit(script))
-                visits.add(visit)
+                visits.append(visit)
                 waits = [visit, asyncio.create_task(script.approached.wait())]
                 alone = self.topology is Topology.BIDIRECTIONAL
                 # In a one-way lane the next one walks up while this one is still inside, and waits at the reader.
