@@ -214,7 +214,8 @@ def test_a_stranger_from_the_far_side_is_remembered_as_one_from_there(folder: Pa
     async def intrude(lane: Watched) -> None:
         await lane.until(lambda: lane.app.lane.state is State.IDLE)
         app = lane.app
-        for event in (ev.PersonPassed(Door.B, True), ev.PresenceChanged(1)):
+        forced = (ev.DoorOpened(Door.B), ev.PersonPassed(Door.B, True), ev.PresenceChanged(1), ev.DoorClosed(Door.B))
+        for event in forced:
             app.emit(event)
         await asyncio.sleep(0.5)
         noted.append(app.writer.db.note("came_from"))
