@@ -251,7 +251,7 @@ def test_status(config: Path, lane: Lane) -> None:
     for part in (
         "tpe-t1-07",
         "match for 2 s, at the longest 4 s more",
-        "look_at_camera",
+        "look_at_camera: Please look at the camera.",
         "B open (asked)",
         "help ([A])",
     ):

@@ -22,6 +22,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.config": ("gated.toml",),
     "gated.control": (),
     "gated.control_socket": ("gated.control",),
+    "gated.lazy": (),
     "gated.logs": (),
     "gated.mqtt": (),
     "gated.notify": (),
@@ -35,10 +36,19 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.uplink": _SHARED,
     "gated.sync": _SHARED,
     "gated.daemon": _BELOW_DAEMON,
-    "gated.cli": (*_BELOW_DAEMON, "gated.daemon", "gated.uplink", "gated.sync", "gated.mqtt"),
+    "gated.cli": (*_BELOW_DAEMON, "gated.lazy", "gated.daemon", "gated.uplink", "gated.sync", "gated.mqtt"),
     # The publisher builds the very files that a lane opens: one writer of that form, not two. ADR 0001.
     "gated.hq.publisher": ("gated.hq", "gated.wire", "gated.store"),
-    "gated.hq": ("gated.wire", "gated.icao", "gated.biometrics", "models", "gated.logs", "gated.mqtt", "gated.notify"),
+    "gated.hq": (
+        "gated.wire",
+        "gated.icao",
+        "gated.biometrics",
+        "models",
+        "gated.lazy",
+        "gated.logs",
+        "gated.mqtt",
+        "gated.notify",
+    ),
 }
 DRIVERS = ("gated.lane.events", "gated.lane.commands", "gated.icao", "drivers.base", "drivers.links")
 

@@ -5,7 +5,6 @@ that the command needs) cannot be reached; 70 a fault of our own ended the lane;
 configuration is wrong.
 """
 
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from gated import __version__
 from gated.cli.here import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, Here
+from gated.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("gated.cli.run:run", "Run the lane (systemd does this)."),
@@ -33,34 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class Commands(click.Group):
-    """Subcommands that are imported when they are used; the help page imports none."""
+class Commands(LazyGroup):
+    """The technician's subcommands, and what their known troubles end in."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, name = COMMANDS[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
-            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+    commands_by_name = COMMANDS
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; what can go wrong for a known reason becomes one line and an exit code."""

@@ -1,8 +1,11 @@
 """The lane drawn in plain characters, and its state in words: what `status` and `watch` have in common."""
 
+import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gated.control import DoorView, Snapshot
+from gated.guidance.prompts import load
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,6 +25,17 @@ def leaf_words(name: str, door: DoorView) -> str:
     """For instance `A open (asked)`, `B shut`."""
     state = "unknown" if door["open"] is None else "open" if door["open"] else "shut"
     return f"{name} {state}{' (asked)' if door['requested'] else ''}"
+
+
+@functools.cache
+def _english() -> Mapping[str, str]:
+    return load()["en"].prompts
+
+
+def prompt_words(code: str) -> str:
+    """The prompt's code, and what it says to the passenger in English where this program knows it."""
+    words = _english().get(code)
+    return f"{code}: {words}" if words else code or "none"
 
 
 def who(snapshot: Snapshot) -> str:
@@ -74,7 +88,7 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
     deadline = snapshot["deadline_s"]
     limit = f", at the longest {deadline:.0f} s more" if deadline is not None else ""
     row("state", f"[bold]{escape(snapshot['state'])}[/] for {since:.0f} s{limit}")
-    row("prompt", escape(snapshot["prompt"]) or "none")
+    row("prompt", escape(prompt_words(snapshot["prompt"])))
     row("ticket", "none" if snapshot["ticket"] is None else str(snapshot["ticket"]))
     if snapshot["service"]:
         row("service", f"[yellow]{escape(snapshot['service'])}[/]")
