@@ -11,7 +11,7 @@ Drivers take time from the running event loop alone (`loop.time()`, `asyncio.sle
 nothing of them, and start no threads: those are hidden in links.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gated.lane.commands import Command
@@ -62,3 +62,38 @@ class Camera(Driver, Protocol):
 
     async def next(self, after_mono: float) -> Frame:
         """The newest frame taken after `after_mono`, waiting for it. Raises `DeviceFault` when the camera is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """What a fingerprint reader made of one finger.
+
+    `image`: uint8 array (height, width), ridges dark on light ground, fingertip up, or a token of the simulated world;
+    None where the sensor kept it to itself or could take none. `ppi`: its resolution. `mono`: loop time of the
+    capture. `advice`: a value of `gated.lane.events.Touch` where no usable picture came of it. `score`: what the
+    sensor itself says of the comparison that `scan` was asked for; None where there was none."""
+
+    image: Any = field(repr=False)
+    ppi: float
+    mono: float
+    advice: str | None = None
+    score: float | None = None
+
+
+class FingerReader(Driver, Protocol):
+    """A fingerprint reader: dark until `scan` is awaited, and dark again when that ends or is cancelled."""
+
+    compares: str
+    """The format of templates (`FingerRow.format`) that the sensor itself can compare; "" where it takes pictures."""
+    threshold: float
+    """Where `compares` says something: `Print.score` at or above it is a match, by the maker's word."""
+    fmr: float
+    """Where `compares` says something: the false match rate that the maker states for `threshold`; else 1."""
+
+    async def scan(self, template: bytes | None = None) -> Print:
+        """Wait until a finger lies on and take its picture; with a `template` the sensor compares it and takes none.
+
+        One `scan` at a time. Safe to cancel. Raises `DeviceFault` when the reader is lost or not running."""
+
+    async def lifted(self) -> None:
+        """Return once no finger lies on. Safe to cancel. Raises `DeviceFault` when the reader is lost."""

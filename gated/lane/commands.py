@@ -25,6 +25,22 @@ class PromptCode(Enum):
     UNCOVER_FACE = "uncover_face"
     HOLD_STILL = "hold_still"
     PLACE_FINGER = "place_finger"
+    PLACE_RIGHT_THUMB = "place_right_thumb"
+    PLACE_RIGHT_INDEX = "place_right_index"
+    PLACE_RIGHT_MIDDLE = "place_right_middle"
+    PLACE_RIGHT_RING = "place_right_ring"
+    PLACE_RIGHT_LITTLE = "place_right_little"
+    PLACE_LEFT_THUMB = "place_left_thumb"
+    PLACE_LEFT_INDEX = "place_left_index"
+    PLACE_LEFT_MIDDLE = "place_left_middle"
+    PLACE_LEFT_RING = "place_left_ring"
+    PLACE_LEFT_LITTLE = "place_left_little"
+    CENTRE_FINGER = "centre_finger"
+    PRESS_HARDER = "press_harder"
+    PRESS_LIGHTER = "press_lighter"
+    HOLD_FINGER = "hold_finger"
+    LIFT_FINGER = "lift_finger"
+    CLEAN_FINGER = "clean_finger"
     WALK_THROUGH = "walk_through"
     TAKE_BELONGINGS = "take_belongings"
     SEE_OFFICER = "see_officer"
@@ -144,10 +160,12 @@ class CompareFace(Request):
 
 @dataclass(frozen=True, slots=True)
 class CompareFinger(Request):
-    """Compare one of `subject`'s enrolled `fingers`. Answered by `FingerCompared`."""
+    """Compare one placement of `subject`'s enrolled `finger`; `FingerAdvice` while there is no usable print.
+
+    Answered by one `FingerCompared`, at the latest `within_s` after it was asked."""
 
     subject: int
-    fingers: tuple[str, ...]
+    finger: str
     within_s: float
 
 

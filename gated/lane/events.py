@@ -61,6 +61,20 @@ class Advice(Enum):
     NOBODY = "nobody"
 
 
+class Touch(Enum):
+    """What a finger's picture would tell the passenger (rule L5)."""
+
+    CENTRE_FINGER = "centre_finger"
+    PRESS_HARDER = "press_harder"
+    PRESS_LIGHTER = "press_lighter"
+    HOLD_FINGER = "hold_finger"
+    """It moved, or was taken away too soon."""
+    LIFT_FINGER = "lift_finger"
+    """Take it off and place it again."""
+    CLEAN_FINGER = "clean_finger"
+    """Dirty, too wet or too dry: nothing that pressing changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Now:
     """The two clocks. `mono`: seconds, never steps, for deadlines. `utc`: aware, may step, for validity."""
@@ -279,12 +293,24 @@ class FaceAdvice(Ticketed):
 
 @dataclass(frozen=True, slots=True)
 class FingerCompared(Ticketed):
-    """A finger against the enrolled ones; NOT_SUPPORTED where the lane has no reader."""
+    """One finger against its enrolled template. `fmr` is what `threshold` stands for.
+
+    FAILED: compared and below the threshold. UNDETERMINED: no usable print in time. ABORTED: the reader was lost over
+    it. NOT_SUPPORTED: the lane has no reader, or none for this enrolment."""
 
     result: Check
     score: float = 0.0
     threshold: float = 0.0
     fmr: float = 1.0
+    finger: str = ""
+    """Which finger was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FingerAdvice(Ticketed):
+    """No usable print yet, and this is what the passenger could do about it."""
+
+    advice: Touch
 
 
 # -- records ---------------------------------------------------------------------------------------------
