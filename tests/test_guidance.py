@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable
+from os.path import commonprefix
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,24 @@ def test_chinese_is_traditional() -> None:
     assert not simplified & set("".join(load()["zh-Hant"].prompts.values()))
 
 
+def test_every_finger_sentence_names_its_hand() -> None:
+    """Of the ten, right and left differ in the same word for all five fingers: no hand is mixed up."""
+    for language in load().values():
+        said = set()
+        for finger in ("thumb", "index", "middle", "ring", "little"):
+            right, left = (language.prompts[f"place_{hand}_{finger}"] for hand in ("right", "left"))
+            start = len(commonprefix([right, left]))
+            end = len(commonprefix([right[start:][::-1], left[start:][::-1]]))
+            said.add((right[start : len(right) - end], left[start : len(left) - end]))
+        assert len(said) == 1, (language.tag, said)
+
+
+FINGERS = tuple(code for code in PromptCode if "finger" in code.value or code.value.startswith(("place_", "press_")))
+
+
 def test_a_referral_gives_no_reason() -> None:
-    """L8: the sentence is one and the same for every referral, and none of these words is in it."""
+    """L8: the sentence is one and the same for every referral, and none of these words is in it, nor in what is said
+    of fingers."""
     telling = (
         "face",
         "match",
@@ -80,7 +97,7 @@ def test_a_referral_gives_no_reason() -> None:
         "suspect",
         "record",
     )
-    for code in (PromptCode.SEE_OFFICER, PromptCode.GO_BACK, PromptCode.LANE_CLOSED, PromptCode.PLEASE_WAIT):
+    for code in (PromptCode.SEE_OFFICER, PromptCode.GO_BACK, PromptCode.LANE_CLOSED, PromptCode.PLEASE_WAIT, *FINGERS):
         sentence = load()["en"].prompts[code.value].lower()
         assert not [word for word in telling if word in sentence]
 
