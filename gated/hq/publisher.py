@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gated.hq.registers import Person, Register
-from gated.store.cache import CacheNote, PermitRow, PersonRow
+from gated.store.cache import CacheNote, FingerRow, PermitRow, PersonRow
 from gated.store.cachewriter import CacheWriter
 from gated.store.sql import StoreError
 
@@ -55,6 +55,7 @@ def _put(writer: CacheWriter, person: Person, numbers: "Counter[str]") -> None:
             sex=person.sex,
             face=person.face,
             face_model=person.face_model,
+            fingers=tuple(FingerRow(f.position, f.format, f.template) for f in person.fingers),
             permits=permits,
             usable_from=person.usable_from,
             enrolled_on=person.enrolled_on,

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from gated.wire.codec import WireError, decode, encode, kinds, personal
+from gated.wire.codec import Json, WireError, encode, kinds, load, loads, personal
 from gated.wire.seal import NONCE_BYTES, SealError, SealKey, derived, lookup_key, padded, unpadded
 
 SCHEMA_SQL = """
@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS documents (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
+VERSION = 1
+"""Of the rows (`PRAGMA user_version`). 0: people without fingers."""
 _PROOF = b"gated register"
 
 
@@ -51,6 +53,17 @@ class Paper:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrolledFinger:
+    """A finger as it was taken; its picture is not kept. `position`: `right_index`. `format`: `iso19794-2`, or the name
+    of a sensor's own (`zfm`). `quality`: 0 to 100; None: not told, as of a sensor's own template."""
+
+    position: str
+    format: str
+    template: bytes = personal(limit=8192)
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """One enrolment. `face`: template, little-endian float32, made by the network `face_model`."""
 
@@ -66,6 +79,8 @@ class Person:
     flags: frozenset[str] = personal(frozenset(), limit=64)
     face: bytes | None = personal(None, limit=8192)
     face_model: str = ""
+    fingers: tuple[EnrolledFinger, ...] = personal((), limit=10)
+    """In the order of E4."""
     usable_from: date | None = None
     enrolled_on: date | None = None
 
@@ -95,7 +110,12 @@ class Register:
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA_SQL}COMMIT;")
         self.db = Database(connection)
-        self._prove(path)
+        try:
+            self._prove(path)
+            self._upgrade(path)
+        except BaseException:
+            self.close()
+            raise
 
     def _prove(self, path: Path) -> None:
         """A wrong key is found at once, not at the first person."""
@@ -107,8 +127,30 @@ class Register:
         try:
             self._rows.open(row[0], _PROOF)
         except SealError:
-            self.close()
             raise RegisterFault(f"{path} was sealed with another data key") from None
+
+    def _upgrade(self, path: Path) -> None:
+        """Rows of an older edition become rows of this one: all of them or none."""
+        found = self._edition()
+        if found > VERSION:
+            raise RegisterFault(f"{path}: edition {found}, this program knows {VERSION}: install the newer gated-hq")
+        if found == VERSION:
+            return
+        with self.db.conn as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if self._edition() == VERSION:
+                return  # somebody else was quicker
+            for (subject,) in connection.execute("SELECT subject FROM persons").fetchall():
+                blob = connection.execute("SELECT sealed FROM persons WHERE subject = ?", (subject,)).fetchone()[0]
+                place = str(subject).encode()
+                tree = self._tree(blob, place)
+                tree["Person"]["fingers"] = []
+                renewed = self._sealed(_of_tree(tree), place)
+                connection.execute("UPDATE persons SET sealed = ? WHERE subject = ?", (renewed, subject))
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _edition(self) -> int:
+        return int(self.db.conn.execute("PRAGMA user_version").fetchone()[0])
 
     def close(self) -> None:
         """Idempotent."""
@@ -118,7 +160,8 @@ class Register:
 
     def enrol(self, person: Person) -> Person:
         """Put a person in, and return them with their subject. Somebody whom the personal number or one of the
-        documents finds is the same person: what is new is added, and a new face replaces the old (E9)."""
+        documents finds is the same person: what is new is added, a new face replaces the old, and new fingers replace
+        all old ones (E9)."""
         with self.db.atomic():
             known = self._known(person)
             if known is not None:
@@ -185,10 +228,20 @@ class Register:
         return self._rows.seal(padded(encode(row)), place, os.urandom(NONCE_BYTES))
 
     def _opened(self, blob: bytes, place: bytes) -> Any:
+        return _of_tree(self._tree(blob, place))
+
+    def _tree(self, blob: bytes, place: bytes) -> Json:
         try:
-            return decode(KINDS, unpadded(self._rows.open(blob, place)))
+            return loads(unpadded(self._rows.open(blob, place)))
         except (SealError, WireError) as bad:
             raise RegisterFault(f"a row of the register cannot be read: {bad}") from None
+
+
+def _of_tree(tree: Json) -> Any:
+    try:
+        return load(KINDS, tree)
+    except WireError as bad:
+        raise RegisterFault(f"a row of the register cannot be read: {bad}") from None
 
 
 def _merged(known: Person, new: Person) -> Person:
@@ -200,6 +253,7 @@ def _merged(known: Person, new: Person) -> Person:
         personal_number=new.personal_number or known.personal_number,
         face=new.face or known.face,
         face_model=new.face_model if new.face else known.face_model,
+        fingers=new.fingers or known.fingers,
         permits=new.permits or known.permits,
         flags=new.flags | known.flags,
         enrolled_on=known.enrolled_on,
