@@ -1,14 +1,16 @@
 """Every class of event, as a lane could be told it at this moment: for tests that tell it anything at any time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gated.icao.check import Check
 from gated.lane import events as ev
-from gated.lane.events import Advice, Device, Door, Event
+from gated.lane.events import Advice, Device, Door, Event, Touch
 from gated.lane.machine import Lane
 from tests.play import DOCUMENT, OTHER, TRAVELLER
 
 FLAGGED = frozenset({"wanted"})
+SUPPORTED = replace(TRAVELLER, category="supported", fingers=("right_index", "left_index"))
 
 
 def any_events(lane: Lane, mono: float) -> list[Event]:
@@ -35,11 +37,18 @@ def any_events(lane: Lane, mono: float) -> list[Event]:
     none, good = Check.NOT_SUPPORTED, Check.SUCCESSFUL
     for t, a in keys:
         found += [ev.ChipRead(t, a, none, none, none), ev.ChipRead(t, a, good, Check.ABORTED, good)]
-        found += [ev.RecordFound(t, a, TRAVELLER), ev.NoRecord(t, a, FLAGGED), ev.LookUpFailed(t, a, "io")]
+        found += [
+            *(ev.RecordFound(t, a, each) for each in (TRAVELLER, SUPPORTED)),
+            ev.NoRecord(t, a, FLAGGED),
+            ev.LookUpFailed(t, a, "io"),
+        ]
         found += [ev.FlagsRead(t, a, frozenset()), ev.FlagsRead(t, a, FLAGGED), ev.FaceAdvice(t, a, Advice.HOLD_STILL)]
         found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, mono, n) for n in (1, 2)]
         found += [ev.FaceCompared(t, a, Check.FAILED, 0.1, 0.4, 1e-3, mono, 1)]
-        found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, 0.0, 1), ev.FingerCompared(t, a, good, 1.0, 0.5)]
+        found += [ev.FaceCompared(t, a, good, 0.8, 0.4, 1e-3, 0.0, 1)]
+        found += [ev.FaceCompared(t, a, Check.FAILED, 0.35, 0.4, 1e-3, mono, 1, weak_threshold=0.3, weak_fmr=1e-2)]
+        found += [ev.FingerCompared(t, a, each, 0.5, 0.5, 1e-3, "right_index") for each in Check]
+        found += [ev.FingerCompared(t, a, good, 0.5, 0.5, 1e-3, "left_index"), ev.FingerAdvice(t, a, Touch.LIFT_FINGER)]
         found += [ev.Recorded(t, a), ev.NotRecorded(t, a, "disk_full")]
     return found
 

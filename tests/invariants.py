@@ -3,6 +3,7 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from gated.icao.check import Check
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
@@ -82,6 +83,8 @@ class Invariants:
                 self._open(door, now)
             case cmd.CompareFace(since_mono=since):
                 self._compare(since)
+            case cmd.CompareFinger():
+                self._finger(command)
             case cmd.Alarm(AlarmCode.STAYED_TOO_LONG) if self._unrecorded():
                 self.inside_since = (
                     now.mono
@@ -142,11 +145,29 @@ class Invariants:
         face, traveller = record.evidence.face, record.evidence.traveller
         if traveller is None or record.evidence.flags or record.evidence.document_flags or traveller.flags:
             raise Broken("a grant against a control flag or without a record of the traveller")
+        fingers = _matched(record)
+        category = self.lane.rules.categories[traveller.category]
         if traveller.face:
-            if face is None or face.score < face.threshold or face.persons != 1:
+            supported = category.weak_face and fingers and face is not None and face.weak_threshold is not None
+            least = face.weak_threshold if supported and face else face.threshold if face else 1.0
+            if face is None or face.score < (least or 1.0) or face.persons != 1:
                 raise Broken("a grant without a matching face of one person")
             if self.lane.enclosed and face.captured_mono < self.shut_mono.get(record.came_from, float("inf")):
                 raise Broken("a grant on a face from before the entry shut")
+        if len(fingers) < max(int(category.finger), 0 if traveller.face else self.lane.rules.fingers_alone):
+            raise Broken("a grant without the fingers that it needs")
+
+    def _finger(self, asked: cmd.CompareFinger) -> None:
+        """Of those enrolled, behind shut leaves, and not more often than somebody who guesses would like."""
+        passage = self.lane.passage
+        traveller = passage.evidence.traveller if passage else None
+        if passage is None or traveller is None or asked.finger not in traveller.fingers:
+            raise Broken("a finger is asked for that nobody here has enrolled")
+        if len(self.leaves) > 1 and passage.near not in self.shut_mono:
+            raise Broken("a finger is asked for before the entry shut")
+        before = [f.finger for f in passage.evidence.fingers if f.score > 0]
+        if len(before) >= self.lane.timing.finger_tries or before.count(asked.finger) > 1:
+            raise Broken("fingers are compared too often")
 
     def _after(self, event: Event, now: Now) -> None:
         self._requests()
@@ -220,3 +241,7 @@ def reach(root: Any, kinds: tuple[type, ...]) -> list[str]:
         elif hasattr(each, "__dict__"):
             todo += vars(each).values()
     return found
+
+
+def _matched(record: cmd.Record) -> set[str]:
+    return {f.finger for f in record.evidence.fingers if f.result is Check.SUCCESSFUL and f.score >= f.threshold}

@@ -17,20 +17,22 @@ from gated.lane.policy import Category, Rules
 from gated.lane.settings import Timing, Topology
 from tests.invariants import Invariants
 
-DEVICES = frozenset(
-    {Device.PASSPORT, Device.CAMERA, Device.DOOR, Device.INDICATOR, Device.MATCHER, Device.CACHE, Device.STORE}
-)
+DEVICES = frozenset(Device) - {Device.CHIP, Device.SPEAKER, Device.DISPLAY}
+MAY_MISS = frozenset({"chip", "face_pad", "finger_pad"})
 RULES = Rules(
     "test-1",
     age_years_min=10,
     categories={
-        "national": Category(frozenset({"P"}), may_miss=frozenset({"chip", "face_pad"})),
-        "spouse": Category(frozenset({"P"}), finger=True, may_miss=frozenset({"chip", "face_pad"})),
+        "national": Category(frozenset({"P"}), may_miss=MAY_MISS),
+        "supported": Category(frozenset({"P"}), weak_face=True, may_miss=MAY_MISS),
+        "spouse": Category(frozenset({"P"}), finger=True, may_miss=MAY_MISS),
         "strict": Category(frozenset({"P"})),
+        "strict_spouse": Category(frozenset({"P"}), finger=True, may_miss=frozenset({"chip", "face_pad"})),
     },
 )
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 THRESHOLD = 0.412
+WEAK = 0.3
 
 DOCUMENT = Document(
     format="TD3",
@@ -67,8 +69,9 @@ class Play:
         traveller: Traveller | None = TRAVELLER,
         score: float = 0.7,
         start: bool = True,
+        devices: frozenset[Device] = DEVICES,
     ) -> None:
-        self.lane = Lane(topology, timing or Timing(), rules, DEVICES)
+        self.lane = Lane(topology, timing or Timing(), rules, devices)
         self.invariants = Invariants(self.lane)
         self.mono = 100.0
         self.utc = START
@@ -82,12 +85,12 @@ class Play:
             cmd.LookUp: self._look_up,
             cmd.ReadFlags: lambda c: ev.FlagsRead(c.ticket, c.ask, frozenset()),
             cmd.CompareFace: self._face,
-            cmd.CompareFinger: lambda c: ev.FingerCompared(c.ticket, c.ask, Check.NOT_SUPPORTED),
+            cmd.CompareFinger: lambda c: ev.FingerCompared(c.ticket, c.ask, Check.NOT_SUPPORTED, finger=c.finger),
             cmd.Record: lambda c: ev.Recorded(c.ticket, c.ask),
         }
         if start:
             self.do(*(ev.DoorClosed(door) for door in self.lane.gate.leaves), ev.Started(1))
-            self.do(*(ev.DeviceReady(device) for device in sorted(DEVICES, key=lambda d: d.value)))
+            self.do(*(ev.DeviceReady(device) for device in sorted(devices, key=lambda d: d.value)))
 
     def _look_up(self, command: cmd.LookUp) -> Event:
         if self.traveller is None:
@@ -96,7 +99,18 @@ class Play:
 
     def _face(self, command: cmd.CompareFace) -> Event:
         result = Check.SUCCESSFUL if self.score >= THRESHOLD else Check.FAILED
-        return ev.FaceCompared(command.ticket, command.ask, result, self.score, THRESHOLD, 1e-4, self.mono, 1)
+        return ev.FaceCompared(
+            command.ticket,
+            command.ask,
+            result,
+            self.score,
+            THRESHOLD,
+            1e-4,
+            self.mono,
+            1,
+            weak_threshold=WEAK,
+            weak_fmr=1e-2,
+        )
 
     @property
     def now(self) -> Now:

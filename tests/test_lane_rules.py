@@ -8,14 +8,18 @@ import pytest
 
 from gated.icao.check import Check
 from gated.lane.events import ChipRead, FaceCompared, FingerCompared
-from gated.lane.policy import Decision, Evidence, judge, refusal, wants_finger
-from tests.play import DOCUMENT, RULES, START, THRESHOLD, TRAVELLER
+from gated.lane.policy import Decision, Evidence, judge, next_finger, refusal, stated_fmr
+from tests.play import DOCUMENT, RULES, START, THRESHOLD, TRAVELLER, WEAK
 
 GOOD, NONE = Check.SUCCESSFUL, Check.NOT_SUPPORTED
+NOT_GOOD = (Check.FAILED, Check.ABORTED, Check.UNDETERMINED, Check.NOT_SUPPORTED)
 NOT_PROVEN = (Check.FAILED, Check.ABORTED, Check.UNDETERMINED)
 SHUT_MONO = 100.0
 FACE = FaceCompared(1, 3, GOOD, THRESHOLD, THRESHOLD, 1e-4, SHUT_MONO, 1, GOOD)
-FINGER = FingerCompared(1, 4, GOOD, 0.5, 0.5, 1e-4)
+FINGER = FingerCompared(1, 4, GOOD, 0.5, 0.5, 1e-3, "right_index", GOOD)
+LEFT = replace(FINGER, finger="left_index")
+NO_PAD = replace(FINGER, pad=NONE)
+WEAK_FACE = replace(FACE, result=Check.FAILED, score=WEAK, weak_threshold=WEAK, weak_fmr=1e-2)
 STRICT = Evidence(
     opened=START,
     since_mono=SHUT_MONO,
@@ -29,10 +33,17 @@ LENIENT = replace(
     STRICT, traveller=TRAVELLER, chip=ChipRead(1, 1, NONE, NONE, NONE), face=replace(FACE, pad=Check.NOT_SUPPORTED)
 )
 """A category that may miss chip and attack detection, and misses both."""
+INDEX = ("right_index", "left_index")
 BOTH = replace(
-    LENIENT, traveller=replace(TRAVELLER, category="spouse", fingers=("right_index",)), finger=replace(FINGER)
+    LENIENT, traveller=replace(TRAVELLER, category="spouse", fingers=INDEX), finger_reader=True, fingers=(FINGER,)
 )
-FINGER_ALONE = replace(BOTH, traveller=replace(TRAVELLER, face=False, fingers=("right_index",)), face=None)
+"""A category that demands face and finger."""
+SUPPORTED = replace(BOTH, traveller=replace(TRAVELLER, category="supported", fingers=INDEX), face=WEAK_FACE)
+"""A weak face that a finger supports."""
+FINGERS_ALONE = replace(
+    BOTH, traveller=replace(TRAVELLER, face=False, fingers=INDEX), face=None, fingers=(FINGER, LEFT)
+)
+"""No face could be enrolled: both fingers stand for it."""
 
 
 def of(evidence: Evidence, **change: Any) -> Evidence:
@@ -45,7 +56,11 @@ def chip(access: Check, authentic: Check, not_cloned: Check = GOOD) -> ChipRead:
     return ChipRead(1, 1, access, authentic, not_cloned)
 
 
-@pytest.mark.parametrize("evidence", [STRICT, LENIENT, BOTH, FINGER_ALONE], ids=["strict", "lenient", "both", "finger"])
+@pytest.mark.parametrize(
+    "evidence",
+    [STRICT, LENIENT, BOTH, SUPPORTED, FINGERS_ALONE],
+    ids=["strict", "lenient", "both", "supported", "fingers"],
+)
 def test_a_grant_at_every_limit(evidence: Evidence) -> None:
     assert judge(evidence, RULES).decision is Decision.GRANT
 
@@ -83,17 +98,37 @@ REFERRED: dict[str, list[tuple[str, Evidence]]] = {
         ("below the threshold", replace(STRICT, face=replace(FACE, score=THRESHOLD - 0.001))),
         ("no frame", replace(STRICT, face=FaceCompared(1, 3, Check.UNDETERMINED, captured_mono=SHUT_MONO, persons=1))),
         ("a finger instead", replace(BOTH, face=replace(FACE, result=Check.FAILED, score=0.1))),
-        ("finger alone, not given", replace(FINGER_ALONE, finger=None)),
-        ("finger alone, below", replace(FINGER_ALONE, finger=replace(FINGER, score=0.499))),
+        ("fingers alone, none given", replace(FINGERS_ALONE, fingers=())),
+        ("fingers alone, one of two", replace(FINGERS_ALONE, fingers=(FINGER,))),
+        ("fingers alone, one twice", replace(FINGERS_ALONE, fingers=(FINGER, FINGER))),
+        ("fingers alone, one below", replace(FINGERS_ALONE, fingers=(FINGER, replace(LEFT, score=0.499)))),
+        ("weak, no finger given", replace(SUPPORTED, fingers=())),
+        ("weak, finger below", replace(SUPPORTED, fingers=(replace(FINGER, score=0.499),))),
+        *((f"weak, {each.value}", replace(SUPPORTED, fingers=(replace(FINGER, result=each),))) for each in NOT_GOOD),
+        ("below weak", replace(SUPPORTED, face=replace(WEAK_FACE, score=WEAK - 0.001))),
+        ("weak and not compared", replace(SUPPORTED, face=replace(WEAK_FACE, result=Check.UNDETERMINED))),
+        ("a lane that knows no weak face", replace(SUPPORTED, face=replace(WEAK_FACE, weak_threshold=None))),
+        ("a category that knows no weak face", replace(BOTH, face=WEAK_FACE)),
     ],
     "face_is_live": [
         *((each.value, replace(LENIENT, face=replace(FACE, pad=each))) for each in NOT_PROVEN),
         ("none on a lane that needs it", replace(STRICT, face=replace(FACE, pad=NONE))),
     ],
     "finger_matches_where_demanded": [
-        ("not given", replace(BOTH, finger=None)),
-        *((each.value, replace(BOTH, finger=replace(FINGER, result=each))) for each in (*NOT_PROVEN, NONE)),
-        ("below the threshold", replace(BOTH, finger=replace(FINGER, score=0.499))),
+        ("not given", replace(BOTH, fingers=())),
+        *((each.value, replace(BOTH, fingers=(replace(FINGER, result=each),))) for each in NOT_GOOD),
+        ("below the threshold", replace(BOTH, fingers=(replace(FINGER, score=0.499),))),
+        ("below on both", replace(BOTH, fingers=(replace(FINGER, score=0.499), replace(LEFT, score=0.0)))),
+    ],
+    "finger_is_live": [
+        *((each.value, replace(BOTH, fingers=(replace(FINGER, pad=each),))) for each in NOT_PROVEN),
+        ("none on a lane that needs it", replace(of(BOTH, category="strict_spouse"), fingers=(NO_PAD,))),
+        ("one of two", replace(FINGERS_ALONE, fingers=(FINGER, replace(LEFT, pad=Check.FAILED)))),
+    ],
+    "fingers_can_be_taken": [
+        ("no reader", replace(BOTH, finger_reader=False)),
+        ("none enrolled", of(BOTH, fingers=())),
+        ("one enrolled of the two that replace a face", of(FINGERS_ALONE, fingers=("right_index",))),
     ],
     "document_is_not_flagged": [("stolen", replace(STRICT, document_flags=frozenset({"stolen"})))],
     "holder_is_not_flagged": [
@@ -138,9 +173,60 @@ def test_every_passport_is_a_passport(code: str) -> None:
     assert judge(replace(STRICT, document=replace(DOCUMENT, code=code)), RULES).decision is Decision.GRANT
 
 
-def test_a_finger_is_asked_for_once_and_only_where_it_can_change_the_verdict() -> None:
-    assert wants_finger(replace(BOTH, finger=None), RULES)
-    assert wants_finger(replace(FINGER_ALONE, finger=None), RULES)
-    assert not wants_finger(BOTH, RULES)
-    assert not wants_finger(of(replace(LENIENT, finger=None), fingers=("right_index",)), RULES)
-    assert not wants_finger(of(replace(BOTH, finger=None), fingers=()), RULES)
+def misses(finger: FingerCompared, result: Check = Check.FAILED) -> FingerCompared:
+    return replace(finger, result=result, score=0.1 if result is Check.FAILED else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "finger"),
+    [
+        (replace(BOTH, fingers=()), "right_index"),
+        (BOTH, None),
+        (replace(BOTH, fingers=(misses(FINGER),)), "right_index"),
+        (replace(BOTH, fingers=(misses(FINGER),) * 2), "left_index"),
+        (replace(BOTH, fingers=(misses(FINGER, Check.UNDETERMINED),)), "left_index"),
+        (replace(BOTH, fingers=(misses(FINGER, Check.UNDETERMINED), misses(LEFT))), "left_index"),
+        (replace(BOTH, fingers=(misses(FINGER, Check.UNDETERMINED), misses(LEFT, Check.UNDETERMINED))), None),
+        (replace(BOTH, fingers=(misses(FINGER), misses(FINGER), misses(LEFT), misses(LEFT))), None),
+        (replace(BOTH, fingers=(misses(FINGER, Check.ABORTED),)), None),
+        (replace(BOTH, fingers=(misses(FINGER, NONE),)), None),
+        (replace(BOTH, fingers=(), finger_reader=False), None),
+        (replace(BOTH, fingers=(), face=replace(FACE, result=Check.FAILED, score=0.1)), "right_index"),
+        (replace(SUPPORTED, fingers=()), "right_index"),
+        (replace(SUPPORTED, fingers=(), face=FACE), None),
+        (replace(SUPPORTED, fingers=(), face=replace(WEAK_FACE, score=0.1)), None),
+        (of(replace(SUPPORTED, fingers=()), fingers=()), None),
+        (replace(FINGERS_ALONE, fingers=()), "right_index"),
+        (replace(FINGERS_ALONE, fingers=(FINGER,)), "left_index"),
+        (FINGERS_ALONE, None),
+        (of(replace(LENIENT, finger_reader=True), fingers=INDEX), None),
+        (replace(BOTH, traveller=None), None),
+    ],
+)
+def test_which_finger_is_placed_next(evidence: Evidence, finger: str | None) -> None:
+    """E4; and none where no finger could change the verdict."""
+    assert next_finger(evidence, RULES, tries=4) == finger
+
+
+def test_comparisons_of_a_passage_are_counted_over_all_fingers() -> None:
+    evidence = replace(BOTH, fingers=(misses(FINGER), misses(FINGER), misses(LEFT)))
+    assert next_finger(evidence, RULES, tries=4) == "left_index"
+    assert next_finger(evidence, RULES, tries=3) is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "fmr"),
+    [
+        (STRICT, 1e-4),
+        (BOTH, 1e-4 * 1e-3),
+        (replace(BOTH, fingers=(misses(FINGER), FINGER)), 1e-4 * 2e-3),
+        (replace(BOTH, fingers=(misses(LEFT), FINGER)), 1e-4 * 1e-3),
+        (SUPPORTED, 1e-2 * 1e-3),
+        (FINGERS_ALONE, 1e-3 * 1e-3),
+        (replace(SUPPORTED, fingers=()), None),
+        (replace(STRICT, face=None), None),
+        (replace(BOTH, face=replace(FACE, result=Check.FAILED, score=0.1)), 1e-3),
+    ],
+)
+def test_the_rate_that_a_grant_stands_for(evidence: Evidence, fmr: float | None) -> None:
+    assert stated_fmr(evidence, RULES) == (None if fmr is None else pytest.approx(fmr))

@@ -169,21 +169,6 @@ def test_unknown_holder_and_failed_look_up_are_refused_outside() -> None:
     assert play.at(State.REFUSED)
 
 
-def test_category_that_demands_both_is_referred_without_a_finger() -> None:
-    """W4, W5: no reader answers `not supported`, and that is not a finger."""
-    play = Play(traveller=replace(TRAVELLER, category="spouse", fingers=("right_index",)))
-    play.inside()
-    assert len(play.all(cmd.CompareFinger)) == 1
-    assert play.all(cmd.Record)[-1].verdict.reason == "finger_matches_where_demanded"
-
-
-def test_category_that_demands_both_is_granted_with_both() -> None:
-    play = Play(traveller=replace(TRAVELLER, category="spouse", fingers=("right_index",)))
-    play.answers[cmd.CompareFinger] = lambda c: ev.FingerCompared(c.ticket, c.ask, Check.SUCCESSFUL, 0.8, 0.15, 1e-4)
-    play.inside()
-    assert play.at(State.RELEASING)
-
-
 def test_missing_chip_is_evidence() -> None:
     play = Play(traveller=replace(TRAVELLER, category="strict"))
     play.inside()

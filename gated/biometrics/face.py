@@ -57,6 +57,8 @@ class FaceEngine(Protocol):
     model: str
     """Names the network: an embedding means nothing to another."""
     threshold: Threshold
+    weak: Threshold | None
+    """From here up to `threshold` a face is weak and not wrong; None: every one below the threshold is wrong."""
 
     def look(self, image: Any, /) -> Look:
         """Find and judge the faces of one picture. Raises `ValueError` for what is not a picture."""
@@ -80,19 +82,21 @@ class OnnxFaceEngine:
         near_eye_px_min: float = NEAR_EYE_PX_MIN,
         detection_width_px: int = DETECTION_WIDTH_PX,
         quality_min: float = QUALITY_MIN,
+        weak_name: str | None = None,
     ) -> None:
         """`near_eye_px_min`: a face with this eye distance or more is a person near. `detection_width_px`: wider
         pictures are scaled down to it for detection alone. Raises `ModelError` for a network that is missing or
         not the manifest's, or a threshold that the manifest does not name."""
         entry = model("sface")
-        if threshold_name not in entry.thresholds:
-            raise ModelError(
-                f"no threshold called {threshold_name!r} for sface; there are {', '.join(sorted(entry.thresholds))}"
-            )
+        for name in (threshold_name, weak_name):
+            if name is not None and name not in entry.thresholds:
+                raise ModelError(
+                    f"no threshold called {name!r} for sface; there are {', '.join(sorted(entry.thresholds))}"
+                )
         if near_eye_px_min <= 0 or detection_width_px < 64 or not 0 <= quality_min <= 1:
             raise ValueError("near_eye_px_min > 0, detection_width_px >= 64 and 0 <= quality_min <= 1 are needed")
-        point = entry.thresholds[threshold_name]
-        self.threshold = Threshold(threshold_name, point.score, point.fmr)
+        named = {name: Threshold(name, point.score, point.fmr) for name, point in entry.thresholds.items()}
+        self.threshold, self.weak = named[threshold_name], named[weak_name] if weak_name else None
         self.model = f"sface-{entry.published_sha256[:12]}"
         self._near_eye_px_min = near_eye_px_min
         self._detection_width_px = detection_width_px

@@ -1,6 +1,6 @@
 """The finger as a question: how good is the picture, is it the enrolled finger. No I/O but models.
 
-Pictures are uint8 (height, width), ridges dark on light ground, fingertip up. Nothing here keeps a picture or a template.
+Pictures are uint8 (height, width), ridges dark on light ground, fingertip up. Nothing here keeps one, or a template.
 """
 
 from dataclasses import dataclass

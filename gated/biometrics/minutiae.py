@@ -17,7 +17,7 @@ ENDING, BIFURCATION, OTHER = 1, 2, 0
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Minutiae:
     """`x`, `y`: float32 (n). `angle`: float32 (n), 0 <= angle < 2 pi. `kind`: uint8 (n). `quality`: uint8 (n), 0 to
-    100 (0: not told). `width`, `height`: of the picture at 500 pixels an inch. Biometric data: never shown by `repr`."""
+    100 (0: not told). `width`, `height`: of the picture at 500 pixels an inch. Biometric: never in `repr`."""
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.float32]

@@ -14,18 +14,19 @@ from typing import Any, Protocol
 
 import structlog
 
-from drivers.base import Camera
+from drivers.base import Camera, FingerReader
 from gated import __version__, control_socket, logs
 from gated.config import Config, ConfigError
 from gated.daemon import links as daemon_links
 from gated.daemon.clock import Clock, SystemClock, watch_steps
 from gated.daemon.crashes import told
 from gated.daemon.devices import Devices
+from gated.daemon.fingers import Fingers, format_of
 from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SHELL, face_of, key_of, machine_of, shape_of
+from gated.daemon.plan import SHELL, face_of, finger_of, key_of, machine_of, shape_of
 from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
@@ -74,7 +75,8 @@ class App:
         open_db: Build,
         serve_control: bool = True,
     ) -> None:
-        face_of(config)  # used by whoever made `workers`
+        face_of(config)  # these two are used by whoever made `workers`
+        finger_of(config)
         self.config, self.clock, self.boot = config, clock, boot
         self.workers = workers = Attended(workers)
         self.queue = Queue()
@@ -86,9 +88,13 @@ class App:
         config.finish()
         cache_key, orders_public = key_of(config, "cache"), key_of(config, "orders_public")
         self._open_store(config, key_of(config, "journal"), hq_public, open_db)
-        self.look_up = LookUp(config.store.dir, cache_key, workers.faces.model, workers, self.emit)
+        reader: FingerReader | None = self._devices.actuators.get(Device.FINGERPRINT)
+        self.look_up = LookUp(
+            config.store.dir, cache_key, workers.faces.model, workers, self.emit, finger_format=format_of(reader)
+        )
         camera: Camera = self._devices.actuators[Device.CAMERA]
         self.matcher = Matcher(camera, workers, self.emit, self.look_up.template_of)
+        self.fingers = Fingers(reader, workers, self.emit, self.look_up.finger_template_of)
         self.status = Status(
             self.lane, config.identity.id, config.identity.site, boot, self.device_states, lambda: self.writer.pending
         )
@@ -102,13 +108,14 @@ class App:
             self.recorder.record,
             self.stop,
         )
-        self.facts = Facts(shape_of(config).direction)
+        self.facts = Facts(shape_of(config).direction, self.lane.rules)
         self.outlets = Outlets(
             emit=self.emit,
             door=self._devices.actuators[Device.DOOR],
             indicator=self._devices.actuators.get(Device.INDICATOR),
             look_up=self.look_up,
             matcher=self.matcher,
+            fingers=self.fingers,
             writer=self.writer,
             facts=self.facts,
             heard=self._heard,
@@ -213,6 +220,7 @@ class App:
             await self._last_words()
             raise
         finally:
+            self.fingers.close()
             self.workers.close()
             self.look_up.close()
             self.writer.close()
@@ -267,6 +275,7 @@ class App:
             Part("gated", __version__),
             Part("policy", self.lane.rules.version),
             Part("face", self.workers.faces.model),
+            *((Part("finger", self.workers.fingers.model),) if self.workers.fingers else ()),
         )
         self.writer.add(
             Job(now.utc, LaneBooted(self.boot, self.lane.topology.value, db.next_ticket, unsettled, db.new, parts))
@@ -338,8 +347,9 @@ def build(
 def real_workers(config: Config) -> Workers:
     """The networks that the manifest names, each on its thread. Raises `ModelError`, `ConfigError`."""
     from gated.biometrics.face import OnnxFaceEngine
+    from gated.biometrics.finger import OnnxFingerEngine
 
-    face = face_of(config)
+    face, finger = face_of(config), finger_of(config)
     engine = OnnxFaceEngine(
         config.models.dir,
         face.threshold,
@@ -347,8 +357,12 @@ def real_workers(config: Config) -> Workers:
         near_eye_px_min=face.near_eye_px_min,
         detection_width_px=face.detection_width_px,
         quality_min=face.quality_min,
+        weak_name=face.weak or None,
     )
-    return Threads(engine)
+    fingers = None
+    if finger is not None:
+        fingers = OnnxFingerEngine(config.models.dir, finger.threshold, config.models.threads)
+    return Threads(engine, fingers)
 
 
 async def run(config: Config, links: daemon_links.Links = daemon_links.real) -> None:

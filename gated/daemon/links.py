@@ -14,6 +14,8 @@ def real(section: str, settings: Any) -> Any:
         from drivers.links.serial import SerialLink
 
         return SerialLink(settings.port, settings.baud_rate)
+    if kind == "fingerprint":
+        return _finger(settings)
     if kind in ("door", "indicator"):
         from drivers.links.pins import GpiozeroLink
 
@@ -30,3 +32,20 @@ def real(section: str, settings: Any) -> Any:
             settings.fps,
         )
     raise AssertionError(f"no link is known for [{section}]")
+
+
+def _finger(settings: Any) -> Any:
+    """What lies below a fingerprint reader depends on its driver, whose settings say it."""
+    if settings.link == "serial":
+        from drivers.links.serial import SerialLink
+
+        return SerialLink(settings.port, settings.baud_rate)
+    if settings.link == "usb":
+        from drivers.links.usb import UsbDevice
+
+        return UsbDevice(settings.vendor_id, settings.product_id, settings.serial)
+    if settings.link == "fprint":
+        from drivers.links.fprint import FprintProcess
+
+        return FprintProcess(settings.python)
+    raise AssertionError(f"no link is called {settings.link!r}")

@@ -15,6 +15,7 @@ import structlog
 from drivers.base import Emit
 from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
+from gated.icao.fingers import in_order
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
@@ -40,10 +41,15 @@ class _Held:
 
 
 class LookUp:
-    """Answers `LookUp` and `ReadFlags`. `model`: the network whose templates can be compared here."""
+    """Answers `LookUp` and `ReadFlags`.
 
-    def __init__(self, folder: Path, key: bytes, model: str, workers: Workers, emit: Emit) -> None:
-        self._folder, self._key, self._model = folder, key, model
+    `model`: the network whose face templates can be compared here; `finger_format`: the format of finger templates
+    that can be, "" for none."""
+
+    def __init__(
+        self, folder: Path, key: bytes, model: str, workers: Workers, emit: Emit, *, finger_format: str = ""
+    ) -> None:
+        self._folder, self._key, self._model, self._finger_format = folder, key, model, finger_format
         self._workers, self._emit = workers, emit
         self._cache: Cache | None = None
         self._held: dict[int, _Held] = {}
@@ -125,6 +131,15 @@ class LookUp:
                 return held.person.face
         raise KeyError("no template is held for this subject")
 
+    def finger_template_of(self, subject: int, finger: str) -> bytes:
+        """The template of one finger of a subject of the present ticket, in the lane's format. Raises `KeyError`."""
+        for held in self._held.values():
+            if held.person is not None and held.person.subject == subject:
+                for row in held.person.fingers:
+                    if (row.position, row.format) == (finger, self._finger_format):
+                        return row.template
+        raise KeyError("no template is held for this finger")
+
     def forget(self, ticket: int) -> None:
         """Wipe what is held for this ticket."""
         self._held.pop(ticket, None)
@@ -163,7 +178,7 @@ class LookUp:
             log.error("template is of another network", theirs=person.face_model, ours=self._model)
             return ev.LookUpFailed(command.ticket, command.ask, "other_face_model")
         held.person = person
-        return ev.RecordFound(command.ticket, command.ask, _traveller(person, frozenset()), flags)
+        return ev.RecordFound(command.ticket, command.ask, self._traveller(person), flags)
 
     async def _flags(self, command: cmd.ReadFlags) -> Event:
         held = self._held.get(command.ticket)
@@ -177,22 +192,22 @@ class LookUp:
         )
         return ev.FlagsRead(command.ticket, command.ask, flags, document_flags)
 
+    def _traveller(self, person: PersonRow) -> ev.Traveller:
+        """Without flags, which are read when they are needed; with the fingers that this lane can compare."""
+        return ev.Traveller(
+            subject=person.subject,
+            category=person.category,
+            birth=person.birth,
+            flags=frozenset(),
+            permits=tuple(ev.Permit(p.kind, p.start, p.end, p.entries_left) for p in person.permits),
+            face=person.face is not None,
+            fingers=in_order(row.position for row in person.fingers if row.format == self._finger_format),
+            usable_from=person.usable_from,
+        )
+
 
 def _found(cache: Cache, document: Document) -> tuple[PersonRow | None, frozenset[str]]:
     person = cache.by_document(document.issuer, document.number)
     if person is None and document.personal_number is not None:
         person = cache.by_person(document.personal_number)
     return person, cache.document_flags(document.issuer, document.number)
-
-
-def _traveller(person: PersonRow, flags: frozenset[str]) -> ev.Traveller:
-    return ev.Traveller(
-        subject=person.subject,
-        category=person.category,
-        birth=person.birth,
-        flags=flags,
-        permits=tuple(ev.Permit(p.kind, p.start, p.end, p.entries_left) for p in person.permits),
-        face=person.face is not None,
-        fingers=tuple(finger.position for finger in person.fingers),
-        usable_from=person.usable_from,
-    )

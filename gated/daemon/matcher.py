@@ -165,12 +165,21 @@ class Matcher:
         return faces.score(faces.embed(found.image, found.look), template)
 
     def _answer(self, asked: _Asked, found: Candidate, score: float) -> FaceCompared:
-        threshold = self._workers.faces.threshold
+        threshold, weak = self._workers.faces.threshold, self._workers.faces.weak
         persons = self._best.persons(asked.command.since_mono)
         result = Check.SUCCESSFUL if score >= threshold.score else Check.FAILED
         command = asked.command
         return FaceCompared(
-            command.ticket, command.ask, result, score, threshold.score, threshold.fmr, found.mono, persons
+            command.ticket,
+            command.ask,
+            result,
+            score,
+            threshold.score,
+            threshold.fmr,
+            found.mono,
+            persons,
+            weak_threshold=weak.score if weak else None,
+            weak_fmr=weak.fmr if weak else 1.0,
         )
 
     def _advise(self, asked: _Asked, now: float) -> None:

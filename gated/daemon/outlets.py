@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from drivers.base import Actuator, Emit
+from gated.daemon.fingers import Fingers
 from gated.daemon.lookup import LookUp
 from gated.daemon.matcher import Matcher
 from gated.daemon.records import Facts
@@ -31,13 +32,15 @@ class Outlets:
         indicator: Actuator | None,
         look_up: LookUp,
         matcher: Matcher,
+        fingers: Fingers,
         writer: Writer,
         facts: Facts,
         heard: Callable[[Command, Now], None],
     ) -> None:
         self._emit = emit
         self._door, self._indicator = door, indicator
-        self._look_up, self._matcher, self._writer, self._facts = look_up, matcher, writer, facts
+        self._look_up, self._matcher, self._fingers = look_up, matcher, fingers
+        self._writer, self._facts = writer, facts
         self._heard = heard
         self._ticket: int | None = None
         self._subjects: dict[int, int] = {}
@@ -68,8 +71,8 @@ class Outlets:
                 self._matcher.watch(ticket)
             case cmd.CompareFace():
                 self._matcher.compare(command)
-            case cmd.CompareFinger(ticket, ask):
-                self._emit(ev.FingerCompared(ticket, ask, Check.NOT_SUPPORTED))
+            case cmd.CompareFinger():
+                self._fingers.compare(command)
             case cmd.Record():
                 self._record(command, now)
             case cmd.Settle():
@@ -77,6 +80,7 @@ class Outlets:
             case cmd.Forget(ticket):
                 self._look_up.forget(ticket)
                 self._matcher.forget(ticket)
+                self._fingers.forget(ticket)
                 self._subjects.pop(ticket, None)
                 self._ticket = None
             case cmd.Alarm() | cmd.CallOfficer() | cmd.Answer():

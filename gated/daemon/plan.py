@@ -1,6 +1,7 @@
 """What lane.toml says of a lane, as the daemon reads it: shape, devices, drivers, and the machine they make."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ SECTIONS = {
     "camera": (Device.CAMERA, Door.A),
     "door": (Device.DOOR, Door.A),
     "indicator": (Device.INDICATOR, Door.A),
+    "fingerprint": (Device.FINGERPRINT, Door.A),
 }
 """The sections of lane.toml that are devices."""
 NEEDED = ("passport", "camera", "door")
@@ -50,10 +52,19 @@ class PolicyFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FingerSettings:
+    """[finger]: which threshold of the models' manifest holds for fingers that this lane compares itself."""
+
+    threshold: str = "fmr_1e-3"
+
+
+@dataclass(frozen=True, slots=True)
 class FaceSettings:
     """[face]: which threshold of the models' manifest holds here, and what a usable picture is."""
 
     threshold: str = "fmr_1e-4"
+    weak: str = "fmr_1e-2"
+    """The threshold from which a face counts where a finger supports it; "": none does."""
     near_eye_px_min: float = 30.0
     detection_width_px: int = 640
     quality_min: float = 0.01
@@ -72,10 +83,30 @@ def face_of(config: Config) -> FaceSettings:
     section = config.section("face")
     face = section.into(FaceSettings)
     known = model("sface").thresholds
-    if face.threshold not in known:
-        names = ", ".join(f'"{name}"' for name in sorted(known))
-        raise section.error("threshold", f'is "{face.threshold}", must be one of {names}')
+    _known_threshold(section, "threshold", face.threshold, known)
+    if face.weak:
+        _known_threshold(section, "weak", face.weak, known)
+        if known[face.weak].score >= known[face.threshold].score:
+            raise section.error("weak", f'"{face.weak}" is no weaker than threshold "{face.threshold}"')
     return face
+
+
+def finger_of(config: Config) -> FingerSettings | None:
+    """[finger]; None where the lane has no fingerprint reader. Raises `ConfigError` as `face_of` does."""
+    if "fingerprint" not in config:
+        if "finger" in config:
+            raise config.error(("finger",), "is there, but no [fingerprint] reader")
+        return None
+    section = config.section("finger")
+    finger = section.into(FingerSettings)
+    _known_threshold(section, "threshold", finger.threshold, model("leader").thresholds)
+    return finger
+
+
+def _known_threshold(section: Section, option: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        names = ", ".join(f'"{each}"' for each in sorted(known))
+        raise section.error(option, f'is "{name}", must be one of {names}')
 
 
 def shape_of(config: Config) -> Shape:

@@ -14,6 +14,7 @@ class _Category:
 
     documents: tuple[str, ...]
     finger: bool = False
+    weak_face: bool = False
     may_miss: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -29,6 +30,7 @@ class _Policy:
     version: str
     age_years_min: int
     categories: dict[str, _Category]
+    fingers_alone: int = 2
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.version) <= CODE_MAX:
@@ -46,9 +48,10 @@ def load_rules(path: Path) -> Rules:
             policy.version,
             policy.age_years_min,
             {
-                name: Category(frozenset(c.documents), c.finger, frozenset(c.may_miss))
+                name: Category(frozenset(c.documents), c.finger, c.weak_face, frozenset(c.may_miss))
                 for name, c in policy.categories.items()
             },
+            policy.fingers_alone,
         )
     except ValueError as wrong:
         raise ConfigError(path, str(wrong)) from None

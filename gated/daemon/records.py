@@ -1,10 +1,11 @@
 """What the lane's commands say to HQ: commands -> facts of `gated.wire.facts`. No I/O."""
 
+from gated.icao.check import Check
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
-from gated.lane.events import Door, Traveller
-from gated.lane.policy import Evidence
+from gated.lane.events import Door, FingerCompared, Traveller
+from gated.lane.policy import Evidence, Rules, proven_fingers, stated_fmr
 from gated.wire import facts
 from gated.wire.facts import Fact
 
@@ -14,8 +15,8 @@ DETAIL_MAX = 256
 class Facts:
     """Knows which way across the border a leaf leads. `direction`: entry, exit or both (then A -> B is exit)."""
 
-    def __init__(self, direction: str) -> None:
-        self._direction = direction
+    def __init__(self, direction: str, rules: Rules) -> None:
+        self._direction, self._rules = direction, rules
 
     def way(self, came_from: Door) -> str:
         """entry or exit."""
@@ -49,7 +50,7 @@ class Facts:
 
     def _verdict(self, command: cmd.Record) -> facts.VerdictReached:
         evidence, verdict = command.evidence, command.verdict
-        chip, face, finger = evidence.chip, evidence.face, evidence.finger
+        chip, face, finger = evidence.chip, evidence.face, _telling(evidence)
         return facts.VerdictReached(
             command.ticket,
             verdict.decision.value,
@@ -71,12 +72,26 @@ class Facts:
             face_fmr=face.fmr if face else None,
             face_persons=face.persons if face else None,
             face_pad=face.pad.value if face else None,
+            face_weak_threshold=face.weak_threshold if face else None,
+            face_weak_fmr=face.weak_fmr if face and face.weak_threshold is not None else None,
             finger=finger.result.value if finger else None,
+            finger_position=finger.finger if finger else None,
             finger_score=finger.score if finger else None,
             finger_threshold=finger.threshold if finger else None,
             finger_fmr=finger.fmr if finger else None,
+            finger_pad=finger.pad.value if finger else None,
+            finger_tries=sum(each.result in (Check.SUCCESSFUL, Check.FAILED) for each in evidence.fingers),
+            fingers_matched=len(proven_fingers(evidence)),
+            fmr=stated_fmr(evidence, self._rules),
             holder=_holder(evidence.document, evidence.traveller, evidence),
         )
+
+
+def _telling(evidence: Evidence) -> FingerCompared | None:
+    """The comparison that speaks for the finger: one that matched, else the last."""
+    proven = proven_fingers(evidence)
+    matched = [each for each in evidence.fingers if each.finger in proven and each.result is Check.SUCCESSFUL]
+    return next(iter(matched), evidence.fingers[-1] if evidence.fingers else None)
 
 
 def _holder(document: Document | None, traveller: Traveller | None, evidence: Evidence) -> facts.Holder | None:

@@ -6,16 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from gated.biometrics.face import FaceEngine
+from gated.biometrics.finger import FingerEngine
 
 T = TypeVar("T")
 
-KINDS = ("store", "cache", "face")
+KINDS = ("store", "cache", "face", "finger")
 
 
 class Workers(Protocol):
-    """Does slow work away from the loop. `faces` belongs to the worker "face" and is used nowhere else."""
+    """Does slow work away from the loop. `faces` belongs to the worker "face", `fingers` to "finger", and are used
+    nowhere else; a lane without a fingerprint reader has no `fingers`."""
 
     faces: FaceEngine
+    fingers: FingerEngine | None
 
     async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
         """`work(*args)` on the worker of this kind (see `KINDS`), after whatever it was given before."""
@@ -29,7 +32,7 @@ class Attended:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self.faces = workers.faces
+        self.faces, self.fingers = workers.faces, workers.fingers
         self._began: dict[object, float] = {}
 
     async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
@@ -52,8 +55,8 @@ class Attended:
 class Threads:
     """Workers of a real lane."""
 
-    def __init__(self, faces: FaceEngine) -> None:
-        self.faces = faces
+    def __init__(self, faces: FaceEngine, fingers: FingerEngine | None = None) -> None:
+        self.faces, self.fingers = faces, fingers
         self._pools = {kind: ThreadPoolExecutor(1, thread_name_prefix=f"gated-{kind}") for kind in KINDS}
 
     async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:

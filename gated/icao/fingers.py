@@ -1,4 +1,4 @@
-"""Which finger: positions as ISO/IEC 19794-2 numbers them, and the order in which they are enrolled and asked for (E4)."""
+"""Which finger: positions as ISO/IEC 19794-2 numbers them, and their order at enrolment and at the gate (E4)."""
 
 from collections.abc import Iterable
 from enum import Enum

@@ -47,7 +47,7 @@ DWELL: dict[State, str | None] = {
     State.ADMITTING: "admit_s",
     State.ENCLOSING: "enclose_s",
     State.MATCHING: "match_s",
-    State.FINGERING: "finger_s",
+    State.FINGERING: "fingers_s",
     State.CONFIRMING: "confirm_s",
     State.RECORDING: "record_s",
     State.RELEASING: "release_s",
@@ -70,7 +70,6 @@ SIGNS: dict[State, PromptCode] = {
     State.ADMITTING: PromptCode.WALK_IN,
     State.ENCLOSING: PromptCode.PLEASE_WAIT,
     State.MATCHING: PromptCode.LOOK_AT_CAMERA,
-    State.FINGERING: PromptCode.PLACE_FINGER,
     State.RELEASING: PromptCode.WALK_THROUGH,
     State.REFERRED: PromptCode.SEE_OFFICER,
     State.RETURNING: PromptCode.GO_BACK,
@@ -104,6 +103,7 @@ class Core:
     def __init__(self, topology: Topology, timing: Timing, rules: Rules, devices: frozenset[Device]) -> None:
         doors = (Door.B,) if topology is Topology.SINGLE else (Door.A, Door.B)
         self.topology = topology
+        self.devices = devices
         self.timing = timing
         self.rules = rules
         self.state = State.STARTING
@@ -175,7 +175,9 @@ class Core:
 
     def sign(self) -> None:
         """Tell the passenger what the present state has to say."""
-        if self.state in SIGNS:
+        if self.state is State.FINGERING:
+            self.say(cmd.Prompt(PromptCode(f"place_{self.guest.finger}")))
+        elif self.state in SIGNS:
             self.say(cmd.Prompt(SIGNS[self.state], self._side()))
 
     def wait(self, seconds: float, now: Now) -> None:

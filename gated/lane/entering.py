@@ -7,7 +7,7 @@ from gated.lane import events as ev
 from gated.lane import policy
 from gated.lane.commands import AlarmCode, Outcome, PromptCode
 from gated.lane.core import Core, State
-from gated.lane.events import Door, Now
+from gated.lane.events import Device, Door, Now
 from gated.lane.gate import Severity
 from gated.lane.moves import (
     against_the_way,
@@ -62,7 +62,8 @@ def check_chip(lane: Core, event: ev.ChipRead, now: Now) -> None:
 
 
 def check_found(lane: Core, event: ev.RecordFound, now: Now) -> None:
-    lane.note(traveller=event.traveller, document_flags=event.document_flags)
+    reader = Device.FINGERPRINT in lane.devices - lane.gate.lost
+    lane.note(traveller=event.traveller, document_flags=event.document_flags, finger_reader=reader)
     _checked(lane, now)
 
 

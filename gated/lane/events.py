@@ -273,7 +273,8 @@ class FaceCompared(Ticketed):
     """The best frame taken at `captured_mono` against the enrolled face. `fmr` is what `threshold` stands for.
 
     `persons` counts the faces near the camera in that frame. `result` FAILED means compared and below the
-    threshold; UNDETERMINED means no usable frame in time."""
+    threshold; UNDETERMINED means no usable frame in time. `weak_threshold`: from here up to `threshold` a face is weak
+    and not wrong, at the false match rate `weak_fmr`; None: the lane does not ask for that."""
 
     result: Check
     score: float = 0.0
@@ -282,6 +283,8 @@ class FaceCompared(Ticketed):
     captured_mono: float = 0.0
     persons: int = 0
     pad: Check = Check.NOT_SUPPORTED
+    weak_threshold: float | None = None
+    weak_fmr: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +307,7 @@ class FingerCompared(Ticketed):
     fmr: float = 1.0
     finger: str = ""
     """Which finger was asked for."""
+    pad: Check = Check.NOT_SUPPORTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ DEFAULT: dict[type[Event], Handler] = {
     ev.FaceCompared: moves.nothing,
     ev.FaceAdvice: moves.nothing,
     ev.FingerCompared: moves.nothing,
+    ev.FingerAdvice: moves.nothing,
     ev.Recorded: moves.nothing,
     ev.NotRecorded: moves.nothing,
     ev.DoorOpened: trouble.door_opened,
@@ -112,6 +113,7 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
     State.FINGERING: {
         **_HELD,
         ev.Deadline: unless_stayed(proving.proof_overdue),
+        ev.FingerAdvice: proving.finger_advice,
         ev.FingerCompared: proving.match_finger,
     },
     State.CONFIRMING: {
@@ -214,6 +216,7 @@ ANSWERS: dict[type[Event], tuple[type[cmd.Request], ...]] = {
     ev.FaceCompared: (cmd.CompareFace,),
     ev.FaceAdvice: (cmd.CompareFace,),
     ev.FingerCompared: (cmd.CompareFinger,),
+    ev.FingerAdvice: (cmd.CompareFinger,),
     ev.Recorded: (cmd.Record,),
     ev.NotRecorded: (cmd.Record,),
 }
@@ -257,7 +260,7 @@ class Lane(Core):
             return False
         for request in ANSWERS[type(event)]:
             if passage.asks.get(request) == event.ask:
-                if not isinstance(event, ev.FaceAdvice):
+                if not isinstance(event, (ev.FaceAdvice, ev.FingerAdvice)):
                     del passage.asks[request]
                 return True
         return False

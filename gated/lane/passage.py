@@ -39,6 +39,8 @@ class Passage:
     crowded: bool = False
     """Two were seen behind shut doors: if there is one now, the other hides."""
     tries: int = 0
+    finger: str | None = None
+    """Which finger is being asked for."""
     left: int = 0
     """Persons seen leaving through the near door."""
     released: bool = False

@@ -46,7 +46,10 @@ class Evidence:
     flags: frozenset[str] = personal(frozenset())
     chip: ChipRead | None = None
     face: FaceCompared | None = None
-    finger: FingerCompared | None = None
+    finger_reader: bool = False
+    """Whether the lane had a working fingerprint reader when the document was checked."""
+    fingers: tuple[FingerCompared, ...] = ()
+    """Every answer of the reader, in order."""
 
     @property
     def day(self) -> date:
@@ -67,8 +70,10 @@ class Category:
     """Document codes that this category presents: P and every two-letter passport code stand for each other."""
     finger: bool = False
     """Face and finger are both demanded (W4, W5)."""
+    weak_face: bool = False
+    """A weak face counts where a finger matches (L3): one between the two thresholds, never a wrong one."""
     may_miss: frozenset[str] = frozenset()
-    """Evidence that may be missing for a grant: chip, face_pad."""
+    """Evidence that may be missing for a grant: chip, face_pad, finger_pad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,12 @@ class Rules:
     version: str
     age_years_min: int
     categories: Mapping[str, Category]
+    fingers_alone: int = 2
+    """So many different fingers must match where no face could be enrolled (L3, E4)."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.fingers_alone <= 10:
+            raise ValueError(f"fingers_alone is 1 to 10, not {self.fingers_alone}")
         unknown = {m for c in self.categories.values() for m in c.may_miss} - EVIDENCE_THAT_MAY_BE_MISSING
         if unknown:
             raise ValueError(f"may_miss knows {sorted(EVIDENCE_THAT_MAY_BE_MISSING)}, not {sorted(unknown)}")
@@ -89,7 +98,9 @@ class Rules:
             raise ValueError("a policy without categories lets nobody pass")
 
 
-EVIDENCE_THAT_MAY_BE_MISSING = frozenset({"chip", "face_pad"})
+EVIDENCE_THAT_MAY_BE_MISSING = frozenset({"chip", "face_pad", "finger_pad"})
+TRIES_A_FINGER = 2
+"""A finger that did not match twice is another one; more tries would only help somebody who guesses."""
 Rule = Callable[[Evidence, Rules], bool]
 
 
@@ -165,11 +176,25 @@ def face_is_fresh(e: Evidence, _: Rules) -> bool:
     return _has_no_face(e) or (e.face is not None and e.face.captured_mono >= e.since_mono)
 
 
-def face_matches(e: Evidence, _: Rules) -> bool:
-    """L1, L3: the face is the enrolled one; a finger replaces it only where no face could be enrolled."""
-    if _has_no_face(e):
-        return finger_matches_itself(e)
+def face_stands(e: Evidence) -> bool:
+    """The face alone is enough: compared, and at or above the threshold."""
     return e.face is not None and e.face.result is Check.SUCCESSFUL and e.face.score >= e.face.threshold
+
+
+def face_is_weak(e: Evidence, rules: Rules) -> bool:
+    """L3: not enough alone, not wrong either, and of a category where a finger may support it."""
+    if e.face is None or e.face.weak_threshold is None or e.traveller is None:
+        return False
+    category = rules.categories.get(e.traveller.category)
+    compared = e.face.result is Check.FAILED and e.face.score >= e.face.weak_threshold
+    return compared and category is not None and category.weak_face
+
+
+def face_matches(e: Evidence, rules: Rules) -> bool:
+    """L1, L3: the face is the enrolled one. A finger supports a weak face, and replaces one that was never enrolled."""
+    if _has_no_face(e):
+        return len(proven_fingers(e)) >= rules.fingers_alone
+    return face_stands(e) or (face_is_weak(e, rules) and bool(proven_fingers(e)))
 
 
 def face_is_live(e: Evidence, rules: Rules) -> bool:
@@ -183,16 +208,33 @@ def face_is_live(e: Evidence, rules: Rules) -> bool:
     return e.face.pad is Check.SUCCESSFUL
 
 
-def finger_matches_itself(e: Evidence) -> bool:
-    """The finger was compared and is the enrolled one."""
-    return e.finger is not None and e.finger.result is Check.SUCCESSFUL and e.finger.score >= e.finger.threshold
+def proven_fingers(e: Evidence) -> frozenset[str]:
+    """The fingers that were compared and are the enrolled ones."""
+    matched = (f for f in e.fingers if f.result is Check.SUCCESSFUL and f.score >= f.threshold)
+    return frozenset(f.finger for f in matched)
 
 
 def finger_matches_where_demanded(e: Evidence, rules: Rules) -> bool:
     """W4, W5: both, where the category demands both."""
     if e.traveller is None:
         return False
-    return not rules.categories[e.traveller.category].finger or finger_matches_itself(e)
+    return not rules.categories[e.traveller.category].finger or bool(proven_fingers(e))
+
+
+def finger_is_live(e: Evidence, rules: Rules) -> bool:
+    """Presentation attack detection of every finger that counts; where there is none the category says what then."""
+    if e.traveller is None:
+        return False
+    proven = proven_fingers(e) if fingers_needed(e, rules) else frozenset()
+    found = {f.pad for f in e.fingers if f.finger in proven and f.result is Check.SUCCESSFUL}
+    may_miss = "finger_pad" in rules.categories[e.traveller.category].may_miss
+    return found <= ({Check.SUCCESSFUL, Check.NOT_SUPPORTED} if may_miss else {Check.SUCCESSFUL})
+
+
+def fingers_can_be_taken(e: Evidence, rules: Rules) -> bool:
+    """Whoever cannot pass without a finger is not let in to a lane that takes none, or none of theirs."""
+    needed = fingers_needed(e, rules)
+    return needed == 0 or (e.finger_reader and e.traveller is not None and len(e.traveller.fingers) >= needed)
 
 
 def document_is_not_flagged(e: Evidence, _: Rules) -> bool:
@@ -213,6 +255,7 @@ BEFORE_ENTRY: tuple[Rule, ...] = (
     document_fits_category,
     old_enough,
     enrolment_is_usable,
+    fingers_can_be_taken,
 )
 """May this document try the lane at all? Controls are not among them: who is sought walks in like anybody (L8)."""
 
@@ -224,6 +267,7 @@ BEFORE_EXIT: tuple[Rule, ...] = (
     face_matches,
     face_is_live,
     finger_matches_where_demanded,
+    finger_is_live,
     document_is_not_flagged,
     holder_is_not_flagged,
 )
@@ -238,13 +282,48 @@ def refusal(evidence: Evidence, rules: Rules) -> str | None:
     return _first_broken(rules, BEFORE_ENTRY, evidence)
 
 
-def wants_finger(evidence: Evidence, rules: Rules) -> bool:
-    """Whether a finger could still change the verdict: demanded, or standing in for a face that was never enrolled."""
-    traveller = evidence.traveller
-    if traveller is None or not traveller.fingers or evidence.finger is not None:
-        return False
-    demanded = traveller.category in rules.categories and rules.categories[traveller.category].finger
-    return demanded or not traveller.face
+def fingers_needed(e: Evidence, rules: Rules) -> int:
+    """How many different fingers must match for a grant, by what is known so far."""
+    category = rules.categories.get(e.traveller.category) if e.traveller is not None else None
+    if category is None:
+        return 0
+    if _has_no_face(e):
+        return rules.fingers_alone
+    return int(category.finger or face_is_weak(e, rules))
+
+
+def next_finger(e: Evidence, rules: Rules, tries: int) -> str | None:
+    """The finger to be placed next, in the order of E4; None where no (further) finger could change the verdict.
+
+    `tries`: comparisons of one passage. A finger of which no print could be had (bandaged, hurt) is left out, and so
+    is every finger once the reader is gone."""
+    if e.traveller is None or not e.finger_reader or len(proven_fingers(e)) >= fingers_needed(e, rules):
+        return None
+    if any(f.result in (Check.NOT_SUPPORTED, Check.ABORTED) for f in e.fingers):
+        return None
+    compared = [f.finger for f in e.fingers if f.result in (Check.SUCCESSFUL, Check.FAILED)]
+    given_up = {f.finger for f in e.fingers if f.result is Check.UNDETERMINED}
+    if len(compared) >= tries:
+        return None
+    left = (f for f in e.traveller.fingers if f not in proven_fingers(e) | given_up)
+    return next((f for f in left if compared.count(f) < TRIES_A_FINGER), None)
+
+
+def stated_fmr(e: Evidence, rules: Rules) -> float | None:
+    """The false match rate that a grant on this evidence stands for, by the rates of the thresholds that were met.
+
+    Face and finger are taken as independent, and so are two fingers; each further comparison of a finger adds its rate
+    once more. None where nothing was proven."""
+    rate = 1.0
+    if face_stands(e) and e.face is not None:
+        rate *= e.face.fmr
+    elif face_is_weak(e, rules) and e.face is not None:
+        rate *= e.face.weak_fmr
+    for finger in proven_fingers(e):
+        compared = [f for f in e.fingers if f.finger == finger and f.result in (Check.SUCCESSFUL, Check.FAILED)]
+        rate *= min(1.0, sum(f.fmr for f in compared))
+    proven = face_stands(e) or bool(proven_fingers(e))
+    return rate if proven else None
 
 
 def judge(evidence: Evidence, rules: Rules) -> Verdict:

@@ -26,21 +26,33 @@ def _compare_face(lane: Core) -> None:
 
 
 def _next_proof(lane: Core, now: Now) -> None:
-    """Ask for what is missing: the face, the finger, or the control flags as they stand now."""
+    """Ask for what is missing: the face, a finger, or the control flags as they stand now."""
     guest = lane.guest
     evidence = guest.evidence
     traveller = evidence.traveller
     assert traveller is not None, "nobody is matched without a record"
-    face_counts = policy.face_is_alone(evidence, lane.rules) and policy.face_is_fresh(evidence, lane.rules)
-    matched = traveller.face is False or (face_counts and policy.face_matches(evidence, lane.rules))
-    if not matched and guest.tries < lane.timing.face_tries:
+    finger = policy.next_finger(evidence, lane.rules, lane.timing.finger_tries)
+    looking = lane.state is State.MATCHING and traveller.face
+    if looking and guest.tries < lane.timing.face_tries and not _face_done(lane, finger):
         _compare_face(lane)
-    elif policy.wants_finger(evidence, lane.rules):
-        lane.goto(State.FINGERING, now)
-        lane.ask(cmd.CompareFinger, traveller.subject, traveller.fingers, lane.timing.finger_s)
+    elif finger is not None:
+        guest.finger = finger
+        if lane.state is State.FINGERING:
+            lane.sign()
+        else:
+            lane.goto(State.FINGERING, now)
+        lane.ask(cmd.CompareFinger, traveller.subject, finger, lane.timing.finger_s)
     else:
         lane.goto(State.CONFIRMING, now)
         lane.ask(cmd.ReadFlags)
+
+
+def _face_done(lane: Core, finger: str | None) -> bool:
+    """Whether another look at the face would bring nothing: it stands, or it is weak and a finger will tell sooner."""
+    evidence, rules = lane.guest.evidence, lane.rules
+    if not (policy.face_is_alone(evidence, rules) and policy.face_is_fresh(evidence, rules)):
+        return False
+    return policy.face_stands(evidence) or (policy.face_is_weak(evidence, rules) and finger is not None)
 
 
 def match_advice(lane: Core, event: ev.FaceAdvice, now: Now) -> None:
@@ -66,8 +78,12 @@ def match_face(lane: Core, event: ev.FaceCompared, now: Now) -> None:
 
 
 def match_finger(lane: Core, event: ev.FingerCompared, now: Now) -> None:
-    lane.note(finger=event)
+    lane.note(fingers=(*lane.guest.evidence.fingers, event))
     _next_proof(lane, now)
+
+
+def finger_advice(lane: Core, event: ev.FingerAdvice, now: Now) -> None:
+    lane.say(cmd.Prompt(PromptCode(event.advice.value)))
 
 
 def proof_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:

@@ -51,7 +51,7 @@ def officer_retries(lane: Core, event: ev.OfficerRetries, now: Now) -> None:
     lane.answer(event.order, able and alone, "" if able and alone else "lane_cannot")
     if able and alone:
         lane.guest.tries = 0
-        lane.note(face=None, finger=None, flags=frozenset())
+        lane.note(face=None, fingers=(), flags=frozenset())
         match(lane, now)
 
 

@@ -30,7 +30,12 @@ class Timing:
     """All tries of the face together."""
     face_s: float = 5.0
     """One try of the face."""
-    finger_s: float = 12.0
+    fingers_s: float = 30.0
+    """All placements of fingers together."""
+    finger_s: float = 8.0
+    """One placement of a finger."""
+    finger_tries: int = 4
+    """Comparisons of fingers in one passage."""
     confirm_s: float = 2.0
     """Reading the control flags again."""
     record_s: float = 3.0
@@ -63,3 +68,5 @@ class Timing:
                 raise ValueError(f"{each.name} must be above zero, not {getattr(self, each.name)}")
         if self.face_s * self.face_tries >= self.match_s:
             raise ValueError("match_s is for all tries of the face: it must be above face_s times face_tries")
+        if self.finger_s >= self.fingers_s:
+            raise ValueError("fingers_s is for all placements of fingers: it must be above finger_s")

@@ -118,10 +118,22 @@ class VerdictReached(Ticketed):
     face_persons: int | None = None
     face_pad: str | None = limited(CODE_MAX, None)
     """Presentation attack detection."""
+    face_weak_threshold: float | None = None
+    face_weak_fmr: float | None = None
+    """Of the threshold from which a face counts where a finger supports it; None: not used."""
     finger: str | None = limited(CODE_MAX, None)
+    """Of the finger that matched, else of the last that was asked for; None: none was."""
+    finger_position: str | None = limited(CODE_MAX, None)
     finger_score: float | None = None
     finger_threshold: float | None = None
     finger_fmr: float | None = None
+    finger_pad: str | None = limited(CODE_MAX, None)
+    finger_tries: int = 0
+    """How many comparisons of fingers there were."""
+    fingers_matched: int = 0
+    """How many different fingers matched."""
+    fmr: float | None = None
+    """The false match rate that all that matched stands for together; None: nothing did."""
     holder: Holder | None = personal(None)
 
 

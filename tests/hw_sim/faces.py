@@ -52,6 +52,7 @@ class RecordedFaces:
     def __init__(self, seed: int, threshold: Threshold | None = None) -> None:
         self.seed = seed
         self.threshold = threshold or Threshold("fmr_1e-3", 0.359, 1e-3)
+        self.weak: Threshold | None = Threshold("fmr_1e-2", 0.3, 1e-2)
 
     def template(self, person: int) -> bytes:
         """What enrolment stored of `person`: 128 little-endian float32, a unit vector."""

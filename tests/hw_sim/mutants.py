@@ -20,13 +20,13 @@ from typing import Any
 
 import click
 
-from tests.hw_sim import planted, planted_gate
+from tests.hw_sim import planted, planted_fingers, planted_gate
 from tests.hw_sim.planted import Mistake
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = ("gated", "drivers", "models", "tests", "config", "setup.cfg")
 """What the tests of the lane and the soak read of the checkout."""
-MISTAKES = planted.MISTAKES + planted_gate.MISTAKES
+MISTAKES = planted.MISTAKES + planted_fingers.MISTAKES + planted_gate.MISTAKES
 RUN_S_MAX = 150.0
 TEST_S_MAX = 30
 """A test that takes longer hangs: a lane that wakes itself without end is caught too."""

@@ -76,20 +76,6 @@ MISTAKES: tuple[Mistake, ...] = (
         "return Check.NOT_SUPPORTED in results and may_miss",
     ),
     Mistake(
-        "finger_instead_of_the_face",
-        "policy",
-        "a finger replaces a face that does not match",
-        "return e.traveller is not None and not e.traveller.face",
-        "return e.traveller is not None and (not e.traveller.face or e.finger is not None)",
-    ),
-    Mistake(
-        "any_finger",
-        "policy",
-        "where face and finger are demanded any answer of the reader will do",
-        ".finger or finger_matches_itself(e)",
-        ".finger or e.finger is not None",
-    ),
-    Mistake(
         "age_by_one_year",
         "policy",
         "children of a year too few travel alone",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gated.biometrics.face import FaceEngine
+from gated.biometrics.finger import FingerEngine
 from gated.config import load
 from gated.daemon import app as daemon
 from gated.lane import commands as cmd
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 NOON = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
 """When every simulated day begins, for the lane's wall clock."""
-COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03}
+COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03, "finger": 0.1}
 """What inference and disk take of virtual time."""
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
 
@@ -146,6 +147,7 @@ class Inline:
     """Workers of virtual time: work is done at once and charged. `refuse`: the disk does not; `broken`: inference."""
 
     faces: FaceEngine
+    fingers: FingerEngine | None = None
     refuse: bool = False
     broken: bool = False
 

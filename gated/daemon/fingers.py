@@ -1,0 +1,143 @@
+"""The finger desk: wakes the reader for one passenger's finger, and answers `CompareFinger`.
+
+The reader is dark until somebody is asked for a finger. Prints never become events and are kept by nothing here."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from drivers.base import DeviceFault, Emit, FingerReader, Print
+from gated.biometrics.finger import FingerEngine, FingerError
+from gated.daemon.crashes import told
+from gated.daemon.workers import Workers
+from gated.icao.check import Check
+from gated.lane.commands import CompareFinger
+from gated.lane.events import FingerAdvice, FingerCompared, Touch
+
+log = structlog.get_logger()
+
+OUR_FORMAT = "iso19794-2"
+"""What templates are compared in here; a sensor that compares by itself names its own."""
+LIFT_S = 0.7
+"""Whoever has not lifted the finger after so long is told to."""
+
+
+def format_of(reader: FingerReader | None) -> str:
+    """The format of template that this lane can compare; "" where it has no reader."""
+    return (reader.compares or OUR_FORMAT) if reader is not None else ""
+
+
+class Fingers:
+    """One passenger at a time. `template_of`: the template behind (subject, finger); raises `KeyError`."""
+
+    def __init__(
+        self, reader: FingerReader | None, workers: Workers, emit: Emit, template_of: Callable[[int, str], bytes]
+    ) -> None:
+        self._reader, self._workers, self._emit, self._template_of = reader, workers, emit, template_of
+        self._ticket: int | None = None
+        self._lies_on = False
+        """Whether a finger of this ticket may still lie on the reader: a placement is compared once."""
+        self._task: asyncio.Task[None] | None = None
+
+    def compare(self, command: CompareFinger) -> None:
+        """Answer with one `FingerCompared` within the command's time, whatever the reader does.
+
+        Only a request that is followed by another one, or whose ticket ends, is not answered: nobody waits for it."""
+        self._drop()
+        try:
+            template = self._template_of(command.subject, command.finger)
+        except KeyError:
+            template = None
+        if self._reader is None or template is None:
+            self._emit(FingerCompared(command.ticket, command.ask, Check.NOT_SUPPORTED, finger=command.finger))
+            return
+        if command.ticket != self._ticket:
+            self._ticket, self._lies_on = command.ticket, False
+        self._task = asyncio.ensure_future(self._answer(self._reader, command, template))
+
+    def forget(self, ticket: int) -> None:
+        """Stop, and let the reader go dark."""
+        if self._ticket == ticket:
+            self._drop()
+            self._ticket = None
+
+    def close(self) -> None:
+        """As `forget`, whoever it is."""
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _answer(self, reader: FingerReader, command: CompareFinger, template: bytes) -> None:
+        result = Check.ABORTED
+        try:
+            async with asyncio.timeout(command.within_s):
+                self._emit(await self._compared(reader, command, template))
+                return
+        except TimeoutError:
+            result = Check.UNDETERMINED
+        except DeviceFault as fault:
+            log.warning("finger reader failed", why=fault.why)
+        except FingerError as error:
+            # Of the enrolment, not of the passenger: somebody must enrol anew.
+            log.error("finger template cannot be used", what=told(error))
+            result = Check.NOT_SUPPORTED
+        except Exception as error:  # noqa: BLE001  # the lane waits for an answer, whatever it was
+            log.error("finger could not be compared", what=told(error))
+        self._emit(FingerCompared(command.ticket, command.ask, result, finger=command.finger))
+
+    async def _compared(self, reader: FingerReader, command: CompareFinger, template: bytes) -> FingerCompared:
+        while True:
+            await self._bare(reader, command)
+            print_ = await reader.scan(template if reader.compares else None)
+            self._lies_on = True
+            if reader.compares and print_.score is not None:
+                return _told(command, print_.score, reader.threshold, reader.fmr)
+            advice = print_.advice
+            if print_.image is not None and not reader.compares:
+                score, advice = await self._score(print_, template)
+                if score is not None:
+                    threshold = self._engine.threshold
+                    return _told(command, score, threshold.score, threshold.fmr)
+            self._advise(command, Touch(advice) if advice else Touch.LIFT_FINGER)
+
+    async def _bare(self, reader: FingerReader, command: CompareFinger) -> None:
+        """Return once what was compared before is off the reader."""
+        if not self._lies_on:
+            return
+        try:
+            async with asyncio.timeout(LIFT_S):
+                await reader.lifted()
+        except TimeoutError:
+            self._advise(command, Touch.LIFT_FINGER)
+            await reader.lifted()
+        self._lies_on = False
+
+    async def _score(self, print_: Print, template: bytes) -> tuple[float | None, str | None]:
+        """(similarity, None), or (None, advice) for a print that is not worth comparing."""
+        engine = self._engine
+        look = await self._workers.run("finger", engine.look, print_.image, print_.ppi)
+        if not look.usable:
+            return None, look.advice
+        return await self._workers.run("finger", _scored, engine, print_, template), None
+
+    @property
+    def _engine(self) -> FingerEngine:
+        engine = self._workers.fingers
+        assert engine is not None, "a lane with a fingerprint reader has an engine"
+        return engine
+
+    def _advise(self, command: CompareFinger, advice: Touch) -> None:
+        self._emit(FingerAdvice(command.ticket, command.ask, advice))
+
+
+def _scored(engine: FingerEngine, print_: Print, template: bytes) -> float:
+    return engine.score(engine.extract(print_.image, print_.ppi), template)
+
+
+def _told(command: CompareFinger, score: float, threshold: float, fmr: float) -> FingerCompared:
+    result = Check.SUCCESSFUL if score >= threshold else Check.FAILED
+    return FingerCompared(command.ticket, command.ask, result, score, threshold, fmr, command.finger)

@@ -1,0 +1,111 @@
+"""Mistakes about fingers that `tests.hw_sim.mutants` plants; see `tests.hw_sim.planted`."""
+
+from tests.hw_sim.planted import Mistake
+
+MISTAKES: tuple[Mistake, ...] = (
+    Mistake(
+        "finger_instead_of_the_face",
+        "policy",
+        "a finger replaces a face that does not match",
+        "return e.traveller is not None and not e.traveller.face",
+        "return e.traveller is not None and (not e.traveller.face or bool(proven_fingers(e)))",
+    ),
+    Mistake(
+        "any_finger",
+        "policy",
+        "where face and finger are demanded any answer of the reader will do",
+        ".finger or bool(proven_fingers(e))",
+        ".finger or bool(e.fingers)",
+    ),
+    Mistake(
+        "below_weak_is_weak",
+        "policy",
+        "a wrong face passes with a finger",
+        "e.face.result is Check.FAILED and e.face.score >= e.face.weak_threshold",
+        "e.face.result is Check.FAILED",
+    ),
+    Mistake(
+        "weak_face_for_everybody",
+        "policy",
+        "a weak face passes with a finger where the policy does not say so",
+        "return compared and category is not None and category.weak_face",
+        "return compared and category is not None",
+    ),
+    Mistake(
+        "weak_face_alone",
+        "policy",
+        "a weak face needs no finger",
+        "(face_is_weak(e, rules) and bool(proven_fingers(e)))",
+        "face_is_weak(e, rules)",
+    ),
+    Mistake(
+        "one_finger_twice",
+        "policy",
+        "one finger, placed twice, stands for the two that replace a face",
+        "return len(proven_fingers(e)) >= rules.fingers_alone",
+        "return len([f for f in e.fingers if f.score >= f.threshold]) >= rules.fingers_alone",
+    ),
+    Mistake(
+        "fingers_without_end",
+        "policy",
+        "whoever guesses may guess on",
+        "if len(compared) >= tries:",
+        "if len(compared) > 10 * tries:",
+    ),
+    Mistake(
+        "a_finger_without_end",
+        "policy",
+        "one finger is compared again and again",
+        "compared.count(f) < TRIES_A_FINGER",
+        "compared.count(f) < 9",
+    ),
+    Mistake(
+        "bandaged_finger_insisted_on",
+        "policy",
+        "who cannot place the first finger is never asked for the next",
+        "if f not in proven_fingers(e) | given_up)",
+        "if f not in proven_fingers(e))",
+    ),
+    Mistake(
+        "aborted_reader_asked_again",
+        "policy",
+        "a reader that is gone is asked for the next finger",
+        "in (Check.NOT_SUPPORTED, Check.ABORTED) for f in e.fingers",
+        "in (Check.NOT_SUPPORTED,) for f in e.fingers",
+    ),
+    Mistake(
+        "nobody_asks_for_a_reader",
+        "policy",
+        "who needs a finger walks in to a lane without a reader",
+        "return needed == 0 or (e.finger_reader and",
+        "return needed == 0 or (",
+    ),
+    Mistake(
+        "finger_pad_not_minded",
+        "policy",
+        "a dummy finger counts",
+        "return found <= ({Check.SUCCESSFUL, Check.NOT_SUPPORTED} if may_miss else {Check.SUCCESSFUL})",
+        "return True",
+    ),
+    Mistake(
+        "lost_reader_still_there",
+        "entering",
+        "a reader that was lost counts as one that works",
+        "Device.FINGERPRINT in lane.devices - lane.gate.lost",
+        "Device.FINGERPRINT in lane.devices",
+    ),
+    Mistake(
+        "last_finger_alone_counts",
+        "proving",
+        "each answer of the reader replaces those before",
+        "fingers=(*lane.guest.evidence.fingers, event)",
+        "fingers=(event,)",
+    ),
+    Mistake(
+        "fingers_of_before_the_retry",
+        "referral",
+        "what was proven before an officer had it tried again still counts",
+        "lane.note(face=None, fingers=(), flags=frozenset())",
+        "lane.note(face=None, flags=frozenset())",
+    ),
+)
