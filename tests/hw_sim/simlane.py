@@ -155,7 +155,7 @@ class Inline:
         await asyncio.sleep(COST_S[kind])
         if self.refuse and kind == "store":
             raise StoreError("disk_full", Path("lane.db"), "the simulated disk is full")
-        if self.broken and kind == "face":
+        if self.broken and kind in ("face", "finger"):
             raise RuntimeError("the simulated network runtime fails")
         return work(*args)
 
