@@ -59,7 +59,7 @@ class Wishes:
         """The wish that stands, waiting for it; None after `within_s`."""
         try:
             async with asyncio.timeout(within_s):
-                while self._wish is None:
+                while self._wish is None or self._wish.over:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -76,7 +76,7 @@ class Wishes:
     async def _wait(self, wish: Wish) -> Print | None:
         if not self._open:
             raise DeviceFault("not_running")
-        assert self._wish is None, "one scan or lifted at a time"
+        assert self._wish is None or self._wish.over, "one scan or lifted at a time"
         self._wish = wish
         self._news.set()
         try:

@@ -144,14 +144,14 @@ class FingerContract:
     async def place(self, rig: Rig, seed: int) -> Print:
         """The walk of one finger: asked for, laid on, told, taken off."""
         loop, picture = asyncio.get_running_loop(), self.picture(seed)
+        asked = loop.time()
         scan = rig.task(self.scan(rig, picture))
         await asyncio.sleep(0.3)
         assert not scan.done(), "told without a finger"
-        laid_on = loop.time()
         await rig.sensor.touch(picture)
         told: Print = await asyncio.wait_for(scan, LONG_S)
         self.right(told, picture)
-        assert laid_on <= told.mono <= loop.time()
+        assert asked <= told.mono <= loop.time()
         await self.take_off(rig)
         return told
 
