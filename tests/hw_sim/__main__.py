@@ -8,6 +8,7 @@ COMMANDS = {
     "soak": "many seeds in virtual time",
     "mutants": "plants mistakes in the machine; the tests must catch each",
     "crash": "kill -9 at random while passengers pass",
+    "fingers": "prints of fingers that nobody has, as pictures",
     "scan": "a demonstration, and no passenger to be found in any file afterwards",
 }
 
