@@ -137,7 +137,7 @@ def _ppi(found: _Found) -> float:
 
 def _png(data: bytes) -> _Found:
     """PNG, third edition: IHDR first, then chunks. Only what makes the pixels is decoded."""
-    kept = [data[:8]]
+    kept, rows = [data[:8]], []
     at, size = 8, (0, 0)
     density = (0.0, 0.0)
     for _ in range(_PARTS_MAX):
@@ -155,10 +155,28 @@ def _png(data: bytes) -> _Found:
         elif kind == b"pHYs" and length == 9:
             x, y, unit = struct.unpack_from(">IIB", data, at + 8)
             density = (x / 100, y / 100) if unit == 1 else density
+        elif kind == b"IDAT":
+            rows.append(data[at + 8 : end - 4])
         elif kind == b"IEND":
+            _check_inflated(rows, size[0] * size[1])
             return _Found(*size, *density, b"".join(kept))
         at = end
     raise PrintError(f"a PNG of more than {_PARTS_MAX} chunks is not read: save it anew")
+
+
+def _check_inflated(rows: list[bytes], pixels: int) -> None:
+    """The decoder would inflate whatever stands behind the last row, and 16 MiB can hold sixteen thousand."""
+    most = 8 * pixels + 16 * SIDE_PX_MAX
+    inflater = zlib.decompressobj()
+    left = b"".join(rows)
+    while left and not inflater.eof:
+        try:
+            most -= len(inflater.decompress(left, 1 << 20))
+        except zlib.error:
+            raise PrintError("the PNG is damaged: its rows cannot be inflated") from None
+        if most < 0:
+            raise PrintError("a PNG with more rows than its picture has is not read: save it anew")
+        left = inflater.unconsumed_tail
 
 
 def _bmp(data: bytes) -> _Found:
