@@ -46,6 +46,7 @@ class FixedEngine:
 
     model = "fixed-1"
     threshold = Threshold("t", 0.5, 1e-3)
+    weak: Threshold | None = None
 
     def __init__(self, advice: str | None = None) -> None:
         self.advice = advice

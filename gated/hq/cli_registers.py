@@ -4,14 +4,17 @@ import json
 import sqlite3
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gated.hq.cli import fail
 
 if TYPE_CHECKING:
+    from gated.hq.enrolment import Application, NotEnrolled
+    from gated.hq.fingers import Offered
     from gated.hq.registers import Register
+    from gated.icao.fingers import Finger
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _REGISTERS = click.option("--registers", required=True, type=_FILE, help="HQ's register (made new by enrol).")
@@ -32,13 +35,29 @@ def _register(path: Path, key: Path) -> "Register":
 
 @click.command(
     epilog="\b\nExamples:\n  gated-hq enrol --registers registers.db --key data.key --photo mei.jpg --mrz mei.txt\n"
+    "  gated-hq enrol --registers registers.db --key data.key --photo mei.jpg --mrz mei.txt \\\n"
+    "      --finger right_index=ri.png --missing left_index=bandaged --finger left_thumb=lt.png\n"
     "  gated-hq enrol --registers registers.db --key data.key --file people.jsonl"
 )
 @_REGISTERS
 @_KEY
 @click.option("--photo", type=_FILE, help="A picture of the face.")
 @click.option("--mrz", type=click.File(encoding="utf-8"), help="A file (-: input) with the document's MRZ lines.")
-@click.option("--file", "many", type=_FILE, help="Many people: one JSON object a line (mrz, photo, category ...).")
+@click.option(
+    "--finger",
+    "prints",
+    multiple=True,
+    metavar="POSITION=FILE",
+    help="A picture of a finger, or its template (.fmr); POSITION such as right_index. May be repeated.",
+)
+@click.option(
+    "--missing",
+    multiple=True,
+    metavar="POSITION=WHY",
+    help="A finger that cannot be taken: amputated, bandaged or unreadable. May be repeated.",
+)
+@click.option("--ppi", type=float, help="Pixels an inch of the fingers' pictures, where the files do not tell.")
+@click.option("--file", "many", type=_FILE, help="Many people: one JSON object a line (docs/enrolment.md).")
 @click.option(
     "--category", default="national", show_default=True, help="Category of traveller, as the policy names it."
 )
@@ -50,52 +69,107 @@ def enrol(
     key: Path,
     photo: Path | None,
     mrz: click.File | None,
+    prints: tuple[str, ...],
+    missing: tuple[str, ...],
+    ppi: float | None,
     many: Path | None,
     category: str,
     birth: datetime | None,
     models: Path | None,
     as_json: bool,
 ) -> None:
-    """Enrol one person (--photo and --mrz) or many (--file). The same personal number or document is the same person.
+    """Enrol one person (--photo, --mrz, --finger) or many (--file). The same personal number or document is the same
+    person. Fingers: both index fingers, or of a hand the next in order: docs/enrolment.md.
 
     Exit code 1 where somebody could not be enrolled; the others are.
     """
-    from gated.biometrics.face import OnnxFaceEngine
-    from gated.hq.enrolment import Application, NotEnrolled, applications, person_of
-    from gated.hq.registers import RegisterFault
+    from gated.hq.enrolment import Application, applications
     from models.manifest import ModelError
 
     if (many is None) == (mrz is None):
-        raise click.UsageError("give either --mrz (with --photo) or --file")
+        raise click.UsageError("give either --mrz (with --photo and --finger) or --file")
+    if many is not None and (prints or missing):
+        raise click.UsageError("--finger and --missing are one person's: with --file they stand in the file")
     found: list[tuple[int, Application | NotEnrolled]]
     try:
         if many is not None:
             found = list(applications(many))
         else:
             text: str = mrz.read()  # type: ignore[union-attr]
-            found = [(1, Application(text, photo, category, birth=birth.date() if birth else None))]
-        engine = OnnxFaceEngine(models) if models else OnnxFaceEngine()
+            day = birth.date() if birth else None
+            fingers = _fingers(prints, missing, ppi)
+            found = [(1, Application(text, photo, category, birth=day, fingers=fingers))]
+        done = _enrol_all(registers, key, found, models)
     except (OSError, ModelError, UnicodeDecodeError) as bad:
         fail(str(bad))
-    register = _register(registers, key)
-    done: list[dict[str, object]] = []
-    for number, application in found:
-        try:
-            if isinstance(application, NotEnrolled):
-                raise application
-            person = register.enrol(person_of(application, engine, date.today()))
-            done.append({"line": number, "subject": person.subject, "documents": len(person.papers)})
-        except (NotEnrolled, RegisterFault) as bad:
-            done.append({"line": number, "subject": None, "why": str(bad)})
-    register.close()
     failed = sum(row["subject"] is None for row in done)
     if as_json:
         click.echo(json.dumps(done, ensure_ascii=False, indent=2))
     else:
         for row in done:
-            click.echo(f"line {row['line']}: {'subject ' + str(row['subject']) if row['subject'] else row['why']}")
+            click.echo(f"line {row['line']}: {_told(row) if row['subject'] else row['why']}")
     if failed:
         fail(f"{failed} of {len(done)} could not be enrolled")
+
+
+def _enrol_all(
+    registers: Path, key: Path, found: "list[tuple[int, Application | NotEnrolled]]", models: Path | None
+) -> list[dict[str, Any]]:
+    """What became of each line. Raises `ModelError`."""
+    from gated.biometrics.face import OnnxFaceEngine
+    from gated.hq.enrolment import NotEnrolled, person_of
+    from gated.hq.registers import RegisterFault
+
+    where = (models,) if models else ()
+    engine = OnnxFaceEngine(*where)
+    with_fingers = any(not isinstance(application, NotEnrolled) and application.fingers for _, application in found)
+    finger_engine = None
+    if with_fingers:
+        from gated.biometrics.finger import OnnxFingerEngine
+
+        finger_engine = OnnxFingerEngine(*where)
+    register = _register(registers, key)
+    done: list[dict[str, Any]] = []
+    for number, application in found:
+        try:
+            if isinstance(application, NotEnrolled):
+                raise application
+            person = register.enrol(person_of(application, engine, date.today(), finger_engine))
+            fingers = list(dict.fromkeys(finger.position for finger in person.fingers))
+            done.append(
+                {"line": number, "subject": person.subject, "documents": len(person.papers), "fingers": fingers}
+            )
+        except (NotEnrolled, RegisterFault) as bad:
+            done.append({"line": number, "subject": None, "why": str(bad)})
+    register.close()
+    return done
+
+
+def _told(row: dict[str, Any]) -> str:
+    return f"subject {row['subject']}" + (f", {' and '.join(row['fingers'])}" if row["fingers"] else "")
+
+
+def _fingers(prints: tuple[str, ...], missing: tuple[str, ...], ppi: float | None) -> "dict[Finger, Offered]":
+    """What --finger and --missing say. Raises `click.UsageError`."""
+    from gated.hq.fingers import ISO, FingerFile, FingersRefused, Offered, absent, finger_named
+
+    offers: dict[Finger, Offered] = {}
+    for option, texts in (("--finger", prints), ("--missing", missing)):
+        for text in texts:
+            position, _, value = text.partition("=")
+            try:
+                finger = finger_named(position)
+                if finger in offers:
+                    raise FingersRefused(f"{position} is given twice")
+                if option == "--missing":
+                    offers[finger] = absent(finger, value)
+                elif value.endswith(".fmr"):
+                    offers[finger] = Offered((FingerFile(Path(value), ISO),))
+                else:
+                    offers[finger] = Offered((FingerFile(Path(value), ppi=ppi),))
+            except FingersRefused as bad:
+                raise click.UsageError(f"{option} {text}: {bad}") from None
+    return offers
 
 
 @click.command(

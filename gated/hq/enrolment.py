@@ -1,4 +1,4 @@
-"""At the counter: a document and a photograph become a `Person`, or a named reason why not (E1, E5)."""
+"""At the counter: document, photograph and fingers become a `Person`, or a named reason why not (E1, E3, E4, E5)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,11 @@ import cv2
 import numpy as np
 
 from gated.biometrics.face import FaceEngine, template_of
+from gated.biometrics.finger import FingerEngine
+from gated.hq.fingers import FingersRefused, Offered, enrolled, offers_of
 from gated.hq.registers import Paper, Permit, Person
 from gated.icao import mrz
+from gated.icao.fingers import Finger
 
 
 class NotEnrolled(Exception):
@@ -21,7 +24,8 @@ class NotEnrolled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What is laid on the counter. `lines`: the machine readable zone. `photo`: a picture file, if there is one."""
+    """What is laid on the counter. `lines`: the machine readable zone. `photo`: a picture file, if there is one.
+    `fingers`: what was presented or is missing, by finger; none: the face alone was chosen (E3)."""
 
     lines: str = field(repr=False)
     photo: Path | None
@@ -31,10 +35,14 @@ class Application:
     usable_from: date | None = None
     birth: date | None = field(default=None, repr=False)
     """For documents whose birth date has unknown parts."""
+    fingers: Mapping[Finger, Offered] = field(default_factory=dict, repr=False)
 
 
-def person_of(application: Application, engine: FaceEngine, today: date) -> Person:
-    """The enrolment of an application, not yet in a register (`subject` 0). Raises `NotEnrolled`."""
+def person_of(
+    application: Application, engine: FaceEngine, today: date, finger_engine: FingerEngine | None = None
+) -> Person:
+    """The enrolment of an application, not yet in a register (`subject` 0): all that was laid down in quality, or none
+    of it. `finger_engine`: for fingers. Raises `NotEnrolled`."""
     try:
         document = mrz.parse(application.lines)
     except mrz.MrzError as bad:
@@ -42,6 +50,11 @@ def person_of(application: Application, engine: FaceEngine, today: date) -> Pers
     birth = application.birth or _whole(document.born_on(today))
     if birth is None:
         raise NotEnrolled("the document does not say the whole birth date: give --birth from the register")
+    face = template(application.photo, engine) if application.photo else None
+    try:
+        fingers = enrolled(application.fingers, finger_engine, face is not None) if application.fingers else ()
+    except FingersRefused as bad:
+        raise NotEnrolled(str(bad)) from None
     return Person(
         subject=0,
         category=application.category,
@@ -53,8 +66,9 @@ def person_of(application: Application, engine: FaceEngine, today: date) -> Pers
         papers=(Paper(document.issuer, document.number),),
         permits=application.permits,
         flags=application.flags,
-        face=template(application.photo, engine) if application.photo else None,
+        face=face,
         face_model=engine.model if application.photo else "",
+        fingers=fingers,
         usable_from=application.usable_from,
         enrolled_on=today,
     )
@@ -83,8 +97,9 @@ def _whole(born: mrz.PartialDate) -> date | None:
 
 def application_of(fields: Mapping[str, Any], folder: Path) -> Application:
     """One line of an enrolment file: `mrz` (list of lines or one text), `photo` (beside the file), `category`,
-    `permits` ({kind, start, end, entries_left}), `flags`, `usable_from`, `birth`. Raises `NotEnrolled`."""
-    known = {"mrz", "photo", "category", "permits", "flags", "usable_from", "birth"}
+    `permits` ({kind, start, end, entries_left}), `flags`, `usable_from`, `birth`, `fingers` (see
+    `gated.hq.fingers.offers_of`). Raises `NotEnrolled`."""
+    known = {"mrz", "photo", "category", "permits", "flags", "usable_from", "birth", "fingers"}
     if unknown := set(fields) - known:
         raise NotEnrolled(f"{min(unknown)!r} is not known here; there are {', '.join(sorted(known))}")
     try:
@@ -97,7 +112,10 @@ def application_of(fields: Mapping[str, Any], folder: Path) -> Application:
             flags=frozenset(map(str, fields.get("flags", ()))),
             usable_from=_day(fields.get("usable_from")),
             birth=_day(fields.get("birth")),
+            fingers=offers_of(fields.get("fingers", {}), folder),
         )
+    except FingersRefused as bad:
+        raise NotEnrolled(str(bad)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as bad:
         raise NotEnrolled(f"a field is missing or of a wrong form ({type(bad).__name__})") from None
 
