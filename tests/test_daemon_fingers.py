@@ -183,6 +183,7 @@ def test_one_placement_is_compared_once() -> None:
         assert rig.engine.extracted == 1
         rig.reader.lay(None)
         await asyncio.sleep(0.5)
+        assert rig.advice == [Touch.LIFT_FINGER, Touch.PLACE_AGAIN]
         rig.reader.lay(Placed())
         await asyncio.sleep(0.5)
         assert [each.result for each in rig.answers] == [Check.FAILED, Check.SUCCESSFUL]
@@ -232,7 +233,7 @@ def test_a_print_that_is_no_good_is_advised_about_and_not_compared() -> None:
         await asyncio.sleep(0.5)
         rig.reader.lay(Placed(usable=False))
         await asyncio.sleep(0.5)
-        assert rig.advice[1:] == [Touch.LIFT_FINGER], "nothing better to say"
+        assert rig.advice[1:] == [Touch.PLACE_AGAIN, Touch.LIFT_FINGER], "nothing better to say"
         rig.reader.lay(None)
         await asyncio.sleep(0.5)
         rig.reader.lay(Placed())
@@ -288,7 +289,7 @@ def test_a_sensor_that_compares_by_itself() -> None:
             FingerCompared(1, 1, Check.SUCCESSFUL, 200.0, 100.0, 1e-5, "right_index"),
             FingerCompared(1, 2, Check.FAILED, 3.0, 100.0, 1e-5, "left_index"),
         ]
-        assert rig.advice == [Touch.CLEAN_FINGER]
+        assert rig.advice == [Touch.CLEAN_FINGER, Touch.PLACE_AGAIN]
         assert rig.engine.extracted == 0
 
     play(walk, lambda: Reader("zfm"))

@@ -183,7 +183,8 @@ def test_advice_about_the_finger_is_told_in_its_words() -> None:
     ask = play.all(cmd.CompareFinger)[-1]
     for advice in Touch:
         said = play.do(ev.FingerAdvice(ask.ticket, ask.ask, advice))
-        assert [each.code.value for each in said if isinstance(each, cmd.Prompt)] == [advice.value]
+        words = "place_right_index" if advice is Touch.PLACE_AGAIN else advice.value
+        assert [each.code.value for each in said if isinstance(each, cmd.Prompt)] == [words]
     assert not play.do(ev.FingerAdvice(ask.ticket, ask.ask + 1, Touch.HOLD_FINGER)), "advice for another request"
     play.do(ev.FingerCompared(ask.ticket, ask.ask, GOOD, 0.8, 0.3, FMR, ask.finger))
     assert play.at(State.RELEASING)

@@ -38,6 +38,8 @@ class Fingers:
         self._ticket: int | None = None
         self._lies_on = False
         """Whether a finger of this ticket may still lie on the reader: a placement is compared once."""
+        self._advised = False
+        """Whether the passenger was told something since they were last asked for the finger."""
         self._task: asyncio.Task[None] | None = None
 
     def compare(self, command: CompareFinger) -> None:
@@ -54,6 +56,7 @@ class Fingers:
             return
         if command.ticket != self._ticket:
             self._ticket, self._lies_on = command.ticket, False
+        self._advised = False
         self._task = asyncio.ensure_future(self._answer(self._reader, command, template))
 
     def forget(self, ticket: int) -> None:
@@ -115,6 +118,8 @@ class Fingers:
             self._advise(command, Touch.LIFT_FINGER)
             await reader.lifted()
         self._lies_on = False
+        if self._advised:
+            self._advise(command, Touch.PLACE_AGAIN)
 
     async def _score(self, print_: Print, template: bytes) -> tuple[float | None, str | None]:
         """(similarity, None), or (None, advice) for a print that is not worth comparing."""
@@ -131,6 +136,7 @@ class Fingers:
         return engine
 
     def _advise(self, command: CompareFinger, advice: Touch) -> None:
+        self._advised = advice is not Touch.PLACE_AGAIN
         self._emit(FingerAdvice(command.ticket, command.ask, advice))
 
 

@@ -71,6 +71,8 @@ class Touch(Enum):
     """It moved, or was taken away too soon."""
     LIFT_FINGER = "lift_finger"
     """Take it off and place it again."""
+    PLACE_AGAIN = "place_again"
+    """It is off now: the finger that is asked for may be placed."""
     CLEAN_FINGER = "clean_finger"
     """Dirty, too wet or too dry: nothing that pressing changes."""
 

@@ -83,7 +83,10 @@ def match_finger(lane: Core, event: ev.FingerCompared, now: Now) -> None:
 
 
 def finger_advice(lane: Core, event: ev.FingerAdvice, now: Now) -> None:
-    lane.say(cmd.Prompt(PromptCode(event.advice.value)))
+    if event.advice is ev.Touch.PLACE_AGAIN:
+        lane.sign()
+    else:
+        lane.say(cmd.Prompt(PromptCode(event.advice.value)))
 
 
 def proof_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:

@@ -7,7 +7,7 @@ from datetime import date
 from enum import Enum
 
 from tests.hw_sim.happenings import Topology
-from tests.hw_sim.papers import Paper, passport
+from tests.hw_sim.papers import Paper, passport, residence_card
 
 
 class Truth(Enum):
@@ -16,6 +16,8 @@ class Truth(Enum):
     GENUINE = "genuine"
     IMPOSTOR = "impostor"
     """Shows the document of somebody else who is enrolled."""
+    LOOKALIKE = "lookalike"
+    """The same, of somebody with the same face and, as always, other fingers."""
     NOT_ENROLLED = "not enrolled"
     BANNED = "banned"
     UNDER_AGE = "under age"
@@ -66,6 +68,9 @@ class Enrolment:
     paper: Paper
     flags: frozenset[str] = frozenset()
     category: str = "national"
+    face: bool = True
+    fingers: tuple[str, ...] = ()
+    """Enrolled positions, of the person's own hands."""
 
 
 @dataclass(eq=False)
@@ -81,6 +86,11 @@ class Passenger:
     way: str = "ab"
     other_paper: Paper | None = None
     """A second document: shown first by mistake, or by a bystander."""
+    hand: int | None = None
+    """Whose fingers these are; None: the person's own."""
+    bandaged: frozenset[str] = frozenset()
+    sure: bool = True
+    """Whether, if they are entitled, a good lane grants: nobody can who has no finger to show and needs one."""
     quality: float = 1.0
     yaw_deg: float = 0.0
     take: int = 0
@@ -91,7 +101,11 @@ class Passenger:
 
     @property
     def expected(self) -> bool:
-        return self.entitled and self.manner in UNTROUBLED
+        return self.entitled and self.manner in UNTROUBLED and self.sure
+
+    @property
+    def impostor(self) -> bool:
+        return self.truth in (Truth.IMPOSTOR, Truth.LOOKALIKE)
 
     @property
     def note(self) -> str:
@@ -129,6 +143,24 @@ def manners(topology: Topology) -> dict[Manner, int]:
     return weights
 
 
+INDEX_FINGERS = ("right_index", "left_index")
+LOOKALIKES = 0.06
+
+
+class Proof(Enum):
+    """How somebody who is enrolled proves themselves at a lane with a fingerprint reader."""
+
+    FACE = "face"
+    EITHER = "face, and a finger where it is weak"
+    BOTH = "face and finger"
+    """A foreigner with a residence certificate (W5)."""
+    FINGERS = "two fingers"
+    """No face could be enrolled (E4)."""
+
+
+PROOFS = {Proof.FACE: 45, Proof.EITHER: 20, Proof.BOTH: 30, Proof.FINGERS: 5}
+
+
 def cast(
     seed: int,
     count: int,
@@ -137,9 +169,12 @@ def cast(
     *,
     only: Sequence[Manner] = (),
     truths: dict[Truth, int] | None = None,
+    fingers: bool = False,
 ) -> Cast:
-    """`count` seeded passengers. `only`: nothing but these manners; `truths`: weights in place of `TRUTHS`."""
-    rng = random.Random(f"cast {seed}")
+    """`count` seeded passengers. `only`: nothing but these manners; `truths`: weights in place of `TRUTHS`.
+
+    `fingers`: the lane has a fingerprint reader, and people who need one come too."""
+    rng, hands = random.Random(f"cast {seed}"), random.Random(f"hands {seed}")
     made = Cast([], [], today=today)
     weights = dict.fromkeys(only, 1) if only else manners(topology)
     kinds = truths or TRUTHS
@@ -147,28 +182,40 @@ def cast(
         truth = rng.choices(list(kinds), list(kinds.values()))[0]
         manner = rng.choices(list(weights), list(weights.values()))[0]
         way = rng.choice(("ab", "ba")) if topology is Topology.BIDIRECTIONAL else "ab"
-        made.passengers.append(_passenger(rng, made, k, truth, manner, way))
+        proof = hands.choices(list(PROOFS), list(PROOFS.values()))[0] if fingers else Proof.FACE
+        if proof is Proof.BOTH and truth is Truth.IMPOSTOR and hands.random() < LOOKALIKES / 0.16:
+            truth = Truth.LOOKALIKE
+        passenger = _passenger(rng, made, k, truth, manner, way, proof)
+        if proof is not Proof.FACE:
+            _bandage(hands, passenger, proof)
+        made.passengers.append(passenger)
     return made
 
 
-def _passenger(rng: random.Random, made: Cast, k: int, truth: Truth, manner: Manner, way: str) -> Passenger:
+def _bandage(rng: random.Random, passenger: Passenger, proof: Proof) -> None:
+    """One index finger of some is hurt, both of a few."""
+    hurt = rng.choices((0, 1, 2), (85, 11, 4))[0]
+    passenger.bandaged = frozenset(rng.sample(INDEX_FINGERS, hurt))
+    needed = {Proof.BOTH: 1, Proof.FINGERS: 2}.get(proof, 0)
+    passenger.sure = len(INDEX_FINGERS) - hurt >= needed
+
+
+def _passenger(
+    rng: random.Random, made: Cast, k: int, truth: Truth, manner: Manner, way: str, proof: Proof
+) -> Passenger:
     person, made.persons = made.persons, made.persons + 1
-    own = passport(
-        rng,
-        person,
-        made.today,
-        age=rng.randint(4, 8) if truth is Truth.UNDER_AGE else None,
-        expired=truth is Truth.EXPIRED,
-    )
-    paper = own
-    if truth is Truth.IMPOSTOR:
+    own = _paper(rng, person, made.today, truth, proof)
+    paper, hand = own, None
+    if truth in (Truth.IMPOSTOR, Truth.LOOKALIKE):
         # The person whose document it is never comes: both could otherwise not be told apart by the records.
         owner, made.persons = made.persons, made.persons + 1
-        paper = passport(rng, owner, made.today)
-        made.enrolments.append(Enrolment(owner, paper))
+        paper = _paper(rng, owner, made.today, Truth.GENUINE, proof)
+        made.enrolments.append(_enrolled(owner, paper, proof))
+        if truth is Truth.LOOKALIKE:
+            person, hand = owner, person
     elif truth is not Truth.NOT_ENROLLED:
         flags = frozenset({"exit_ban"}) if truth is Truth.BANNED else frozenset[str]()
-        made.enrolments.append(Enrolment(person, own, flags))
+        made.enrolments.append(_enrolled(person, own, proof, flags))
     other = None
     if manner in (Manner.WRONG_DOCUMENT_FIRST, Manner.SECOND_DOCUMENT):
         stranger, made.persons = made.persons, made.persons + 1
@@ -184,4 +231,19 @@ def _passenger(rng: random.Random, made: Cast, k: int, truth: Truth, manner: Man
         other_paper=other,
         quality=min(1.0, max(0.4, rng.gauss(0.85, 0.1))),
         take=k,
+        hand=hand,
     )
+
+
+def _paper(rng: random.Random, person: int, today: date, truth: Truth, proof: Proof) -> Paper:
+    expired = truth is Truth.EXPIRED
+    if proof is Proof.BOTH and truth is not Truth.UNDER_AGE:
+        return residence_card(rng, person, today, expired=expired)
+    age = rng.randint(4, 8) if truth is Truth.UNDER_AGE else None
+    return passport(rng, person, today, age=age, expired=expired)
+
+
+def _enrolled(person: int, paper: Paper, proof: Proof, flags: frozenset[str] = frozenset()) -> Enrolment:
+    category = "resident" if len(paper.lines) == 3 else "national"
+    fingers = () if proof is Proof.FACE else INDEX_FINGERS
+    return Enrolment(person, paper, flags, category, proof is not Proof.FINGERS, fingers)

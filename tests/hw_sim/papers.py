@@ -9,10 +9,13 @@ _LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"
 _SURNAMES = "LIN CHEN HUANG CHANG LEE WANG WU LIU TSAI YANG HSU CHENG HSIEH KUO HUNG CHIU TSENG LIAO LAI CHOU"
 _GIVEN = "MEI LING CHIA HAO YI CHUN WEI TING HSIN JU PO HAN SHU FEN CHIH MING YA TZU KUAN YU"
 
+_FOREIGN = "NGUYEN TRAN SANTOS REYES PUTRI WIBOWO TANAKA SATO SMITH JOHNSON SUKSAWAT"
+_GIVEN_ABROAD = "ANH LINH MARIA JOSE DEWI BUDI YUKI KEN MARY JOHN SOMCHAI"
+
 
 @dataclass(frozen=True)
 class Paper:
-    """A passport as its holder carries it. `person` is the number of the holder's face in this world."""
+    """A travel document as its holder carries it. `person` is the number of the holder's face in this world."""
 
     person: int
     number: str = field(repr=False)
@@ -22,7 +25,7 @@ class Paper:
     birth: date = field(repr=False)
     expiry: date = field(repr=False)
     sex: str = field(repr=False)
-    lines: tuple[str, str] = field(repr=False)
+    lines: tuple[str, ...] = field(repr=False)
 
 
 def check_digit(text: str) -> str:
@@ -61,8 +64,25 @@ def passport(rng: random.Random, person: int, today: date, *, age: int | None = 
     return Paper(person, number, identity, surname, given, birth, expiry, sex, (upper, lower))
 
 
-def smudged(rng: random.Random, lines: tuple[str, str]) -> tuple[str, str]:
-    """The same page as a dirty window reads it: one digit of the lower line is wrong."""
-    at = rng.choice([k for k, c in enumerate(lines[1][:28]) if c.isdigit()])
+def residence_card(rng: random.Random, person: int, today: date, *, expired: bool = False) -> Paper:
+    """A TD1 residence certificate of Taiwan, of a foreigner (W5)."""
+    sex = rng.choice("FM")
+    surname, given = rng.choice(_FOREIGN.split()), rng.choice(_GIVEN_ABROAD.split())
+    birth = today - timedelta(days=int(365.25 * rng.randint(20, 60)) + rng.randint(2, 300))
+    expiry = today - timedelta(days=rng.randint(10, 400)) if expired else today + timedelta(days=rng.randint(200, 1500))
+    number = f"{rng.choice('ABCD')}{rng.choice('CD')}{rng.randrange(10**7):07}"
+    nationality = rng.choice(("VNM", "IDN", "PHL", "THA", "JPN", "USA"))
+    upper = f"ARTWN{number}{check_digit(number)}".ljust(30, "<")
+    dates = [part + check_digit(part) for part in (f"{birth:%y%m%d}", f"{expiry:%y%m%d}")]
+    middle = f"{dates[0]}{sex}{dates[1]}{nationality}".ljust(29, "<")
+    composite = check_digit(upper[5:30] + dates[0] + dates[1] + middle[18:29])
+    lower = f"{surname}<<{given}".ljust(30, "<")
+    return Paper(person, number, "", surname, given, birth, expiry, sex, (upper, middle + composite, lower))
+
+
+def smudged(rng: random.Random, lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The same page as a dirty window reads it: one digit of the second line is wrong."""
+    dated = lines[1][:28] if len(lines) == 2 else lines[1][:15]
+    at = rng.choice([k for k, c in enumerate(dated) if c.isdigit()])
     wrong = str((int(lines[1][at]) + rng.randint(1, 8)) % 10)
-    return lines[0], lines[1][:at] + wrong + lines[1][at + 1 :]
+    return lines[0], lines[1][:at] + wrong + lines[1][at + 1 :], *lines[2:]

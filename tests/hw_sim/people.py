@@ -10,7 +10,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.hw_sim.cast import Manner, Passenger, Truth
+from tests.hw_sim import hands
+from tests.hw_sim.cast import Manner, Passenger
+from tests.hw_sim.hands import Glass
 from tests.hw_sim.happenings import LANE_M, Body, Kind, Topology
 from tests.hw_sim.monitor import Monitor
 from tests.hw_sim.papers import Paper, smudged
@@ -57,6 +59,10 @@ class Stage:
     pace: float = 1.0
     green: Callable[[str], bool] = lambda side: True
     """Whether the lamp of a side is green; people wait for that before they show a document."""
+    glass: Glass | None = None
+    """The fingerprint reader, where there is one."""
+    display: Callable[[], str] = lambda: ""
+    """The code of what the display says to whoever is inside."""
 
 
 class Script:
@@ -79,6 +85,8 @@ class Script:
         """Set once the next passenger may come up to the reader."""
         self._tasks: list[asyncio.Task[None]] = []
         self._called: set[Body] = set()
+        self._attracted = False
+        """Whether a stranger was drawn by this passage."""
 
     # -- the body ----------------------------------------------------------------------------------------------
 
@@ -129,6 +137,8 @@ class Script:
             await self._walk(READER_M[self.stage.topology])
             if self.stage.topology is Topology.SINGLE and self.passenger.manner is Manner.TWO_TOGETHER:
                 self._follow()
+            if self.stage.topology is Topology.SINGLE:
+                self._offer_fingers()
             admitted = await self._present()
             self.approached.set()
             if admitted and self.near in self.gate.leaves:
@@ -176,7 +186,9 @@ class Script:
             if await self._show(paper, self.rng.uniform(0.15, 0.6)):
                 return True
             await self._pause(4.0, 6.0)
-        if await self._show(paper, 14.0) or self.gate.burning:
+        # Before a single leaf one proves everything with the document in the reader.
+        patience_s = 30.0 if self.stage.glass is not None and self.near not in self.gate.leaves else 14.0
+        if await self._show(paper, patience_s) or self.gate.burning:
             return not self.gate.burning
         # Who knows that they should pass tries again; of the others, some.
         return (self.passenger.entitled or self.rng.random() < 0.4) and await self._again(paper)
@@ -195,7 +207,7 @@ class Script:
             paper.number,
             entitled=own and passenger.entitled,
             expected=own and passenger.expected,
-            impostor=own and passenger.truth is Truth.IMPOSTOR,
+            impostor=own and passenger.impostor,
             note=note,
         )
         self._reader.insert(paper.lines)
@@ -235,7 +247,17 @@ class Script:
             self._spawn(self._look_after(self.rng.uniform(2.0, 4.5)))
         if manner is Manner.PRESSES_HELP:
             self._spawn(self._help_after(self.rng.uniform(0.5, 6.0)))
+        self._offer_fingers()
         await self._wait_inside()
+
+    def _offer_fingers(self) -> None:
+        """While they are inside they do with their fingers as the display says."""
+        stage, passenger = self.stage, self.passenger
+        if stage.glass is None or passenger.manner is Manner.FAINTS:
+            return
+        hand = passenger.person if passenger.hand is None else passenger.hand
+        given = (stage.glass, stage.display, hand, passenger.take, passenger.bandaged)
+        self._spawn(hands.use(*given, random.Random(f"hands {passenger.seed}"), stage.pace, lambda: self.body.inside))
 
     async def _wait_inside(self) -> None:
         """Until a leaf lets one out: the far one, or the near one once it had shut or plainly stays open."""
@@ -274,7 +296,8 @@ class Script:
         manner = self.passenger.manner
         if manner is Manner.FORGETS_BAG and self.bag is None:
             self.bag = self.gate.add(Body(f"{self.passenger.name}-bag", Kind.THING, x=self._x(1.5)))
-        if manner is Manner.WRONG_WAY and not self._tasks:
+        if manner is Manner.WRONG_WAY and not self._attracted:
+            self._attracted = True
             self._spawn(self._stranger())
         self._send_company(OUT_M)
         if not await self._walk(LANE_M + 0.6, patience_s=1.0):

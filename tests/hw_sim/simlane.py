@@ -29,17 +29,20 @@ from gated.store.sql import StoreError
 from gated.wire.facts import Fact
 from gated.wire.record import Record
 from gated.wire.seal import public_of
+from tests.hw_sim import prints
 from tests.hw_sim.faces import RecordedFaces
+from tests.hw_sim.hands import Glass, Touching
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.links import MemoryByteLink
 from tests.hw_sim.mishaps import Mishap
 from tests.hw_sim.officer import Officer, as_event
 from tests.hw_sim.pins import MemoryPins, PinBoard
-from tests.hw_sim.readers import ElyctisReader
+from tests.hw_sim.readers import ElyctisReader, Reader
 from tests.hw_sim.records import settled
 from tests.hw_sim.report import Report, Settled, compare
 from tests.hw_sim.video import MemoryVideo
 from tests.hw_sim.world import World
+from tests.hw_sim.zfm_sensor import ZfmSensor
 
 T = TypeVar("T")
 
@@ -102,8 +105,13 @@ a_green = {{pin = 20}}
 a_red = {{pin = 21}}
 b_green = {{pin = 22}}
 b_red = {{pin = 23}}
+[fingerprint]
+driver = "zfm"
+port = "memory"
+mode = "sensor"
 [face]
 threshold = "fmr_1e-3"
+weak = "fmr_1e-2"
 [store]
 dir = "."
 [keys]
@@ -176,8 +184,6 @@ class VirtualLane:
     upsets: Callable[["VirtualLane"], list[Coroutine[Any, Any, None]]] = lambda lane: []
     policy: str = ""
     """Added to the policy file."""
-    both_every: int = 0
-    """Every so many enrolments are of the category `both`, with a finger."""
     watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -188,6 +194,8 @@ class VirtualLane:
         self.generations = 0
         self.boots = 0
         self.mirrors: list[asyncio.Task[None]] = []
+        self.display = ""
+        """What the lane told the passenger last."""
         self.told: list[tuple[datetime, str, Fact]] = []
 
     # -- set-up ------------------------------------------------------------------------------------------------
@@ -222,23 +230,28 @@ class VirtualLane:
         with CacheWriter(self.folder / "cache-1.db", key, generation=1, epoch="1", built=NOON) as writer:
             for enrolment in world.cast.enrolments:
                 subject, paper = enrolment.person + 1, enrolment.paper
-                both = bool(self.both_every) and subject % self.both_every == 0
                 writer.put_person(
                     PersonRow(
                         subject,
-                        "both" if both else enrolment.category,
+                        enrolment.category,
                         paper.birth,
                         "F",
-                        face=faces.template(enrolment.person),
-                        face_model=faces.model,
-                        fingers=(FingerRow("right_index", "iso19794-2", b"FMR"),) if both else (),
+                        face=faces.template(enrolment.person) if enrolment.face else None,
+                        face_model=faces.model if enrolment.face else "",
+                        fingers=tuple(self._finger(enrolment.person, finger) for finger in enrolment.fingers),
                     )
                 )
                 writer.put_document("TWN", paper.number, subject)
                 writer.put_flags(subject, enrolment.flags)
 
+    def _finger(self, person: int, finger: str) -> FingerRow:
+        drawn = prints.picture(Touching(person, finger, 0), self.sensor.shape)
+        return FingerRow(finger, "zfm", self.sensor.template(drawn))
+
     def _links(self, section: str, settings: Any) -> Any:
         kind = section.split("_")[0]
+        if kind == "fingerprint":
+            return self.cables[section][0]
         if kind == "passport":
             return self.cables[section][0]
         if kind == "camera":
@@ -253,8 +266,11 @@ class VirtualLane:
         config_path = self._files()
         self.board = PinBoard()
         sides = {"a": "passport"} | ({"b": "passport_b"} if self.topology is Topology.BIDIRECTIONAL else {})
-        self.cables = {section: MemoryByteLink.pair() for section in sides.values()}
+        self.cables = {section: MemoryByteLink.pair() for section in (*sides.values(), "fingerprint")}
         self.readers = {side: ElyctisReader(self.cables[s][1], self.rng) for side, s in sides.items()}
+        self.sensor = ZfmSensor(
+            self.cables["fingerprint"][1], self.rng, features=prints.features, compare=prints.compare
+        )
         self.pins: dict[str, MemoryPins] = {}
         self.world = World(
             self.seed,
@@ -264,12 +280,17 @@ class VirtualLane:
             passengers=self.passengers,
             faults=self.mishaps,
             today=NOON.date(),
+            glass=Glass(self.sensor, lambda touching: prints.picture(touching, self.sensor.shape)),
+            display=lambda: self.display,
         )
         self._cache(self.world)
         self.video = MemoryVideo(self.world.view)
         self.config_path = config_path
         self.lane_up = self._boot()
-        self.sections = {section: self.readers[side] for side, section in sides.items()}
+        self.sections: dict[str, Reader | ZfmSensor] = {
+            "fingerprint": self.sensor,
+            **{section: self.readers[side] for side, section in sides.items()},
+        }
         for section in self.sections:
             self.mirror(section)
         self.officer = Officer(self.world, self._order)
@@ -329,7 +350,9 @@ class VirtualLane:
         for watcher in self.watchers:
             watcher(event, now, commands)
         for command in commands:
-            if isinstance(command, cmd.CallOfficer):
+            if isinstance(command, cmd.Prompt):
+                self.display = command.code.value
+            elif isinstance(command, cmd.CallOfficer):
                 self.officer.called(command.ticket)
             elif isinstance(command, cmd.Alarm):
                 self.officer.alarmed(command.code.value)

@@ -41,12 +41,6 @@ TWICE_EVERY = 4
 COVERED_FROM = 20
 """So many seeds draw every mishap and upset; of fewer, what they did not draw is only said."""
 ANYTHING_S = 900.0
-BOTH = """
-[categories.both]
-documents = ["P"]
-finger = true
-may_miss = ["chip", "face_pad"]
-"""
 
 
 @dataclass
@@ -120,7 +114,7 @@ def anything_run(seed: int) -> Outcome:
     topology = list(Topology)[seed % 3]
     outcome = Outcome(seed, topology.value, "anything")
     with sim_folder() as folder:
-        run = VirtualLane(seed, topology, folder, passengers=40, policy=BOTH, both_every=3)
+        run = VirtualLane(seed, topology, folder, passengers=40)
         run.watchers.append(Watch(run, outcome))
 
         async def tell() -> None:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from drivers.links import LinkLost
 from tests.hw_sim.cast import Cast, Manner, Truth, cast
+from tests.hw_sim.hands import Glass
 from tests.hw_sim.happenings import LANE_M, Body, Kind, Topology
 from tests.hw_sim.mishaps import Mishap, befall
 from tests.hw_sim.monitor import Monitor
@@ -85,19 +86,23 @@ class World:
         pace: float = 1.0,
         bounce_s: float = 0.006,
         green: Callable[[str], bool] = lambda side: True,
+        glass: Glass | None = None,
+        display: Callable[[], str] = lambda: "",
     ) -> None:
         self.seed = seed
         self.topology = topology
         self.rng = random.Random(f"world {seed}")
         if isinstance(passengers, int):
-            passengers = cast(seed, passengers, topology, today or date.today(), only=only, truths=truths)
+            passengers = cast(
+                seed, passengers, topology, today or date.today(), only=only, truths=truths, fingers=glass is not None
+            )
         self.cast = passengers
         self.gate = Gate(
             board, topology, random.Random(f"gate {seed}"), bounce_s, open_s=0.6 / pace, close_s=0.9 / pace
         )
         self.monitor = Monitor(self.gate, topology, now=now, stay_s_max=stay_s_max)
         slots = {side: Slot(reader) for side, reader in readers.items()}
-        self.stage = Stage(self.gate, topology, slots, self.monitor, pace, green)
+        self.stage = Stage(self.gate, topology, slots, self.monitor, pace, green, glass, display)
         self.faults = faults
         self.scripts: list[Script] = []
         """Who is in the world now."""
