@@ -31,7 +31,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.guidance": (),
     "models": (),
     "gated.lane": ("gated.wire", "gated.icao"),
-    "gated.biometrics": ("models",),
+    "gated.biometrics": ("models", "gated.icao"),
     "gated.store": ("gated.wire",),
     "gated.uplink": _SHARED,
     "gated.sync": _SHARED,
