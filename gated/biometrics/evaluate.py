@@ -102,6 +102,46 @@ def rates_at(compared: Comparisons, threshold: float) -> tuple[Rate, Rate]:
     return _rate(false_matches, impostors), _rate(misses, genuine)
 
 
+def rates_over_persons(
+    compared: Comparisons, threshold: float, *, resamples: int = 500, seed: int = 0
+) -> tuple[Rate, Rate]:
+    """FMR and FNMR at a threshold that was fixed elsewhere, with 95 % intervals by drawing persons with replacement.
+
+    Where nothing failed, no draw fails either and the interval is empty: ask `upper_bound` then."""
+    persons = int(max(compared.person_a.max(initial=-1), compared.person_b.max(initial=-1))) + 1
+    matched, same = compared.score >= threshold, compared.same
+    cell = compared.person_a.astype(np.int64) * persons + compared.person_b
+
+    def counted(which: npt.NDArray[np.bool_]) -> Floats:
+        return np.bincount(cell[which], minlength=persons**2).reshape(persons, persons).astype(np.float64)
+
+    drawn = np.random.default_rng(seed).multinomial(persons, np.full(persons, 1 / persons), resamples).astype(float)
+    false, impostors = ((drawn @ counted(which) * drawn).sum(1) for which in (~same & matched, ~same))
+    missed, genuine = (drawn @ np.diag(counted(which)) for which in (same & ~matched, same))
+    with np.errstate(invalid="ignore"):
+        intervals = _interval(false / impostors), _interval(missed / genuine)
+    matches, misses = rates_at(compared, threshold)
+    return _with_interval(matches, intervals[0]), _with_interval(misses, intervals[1])
+
+
+def upper_bound(errors: int, trials: int, confidence: float = 0.95) -> float:
+    """The largest error rate that these errors do not rule out: one-sided, exact (Clopper and Pearson 1934), for
+    trials that are independent of each other. Without errors nearly 3 / trials (the rule of three)."""
+    if not 0 <= errors <= trials:
+        raise ValueError("there are between none and as many errors as trials")
+    if errors == trials:
+        return 1.0
+    if errors == 0:
+        return float(-np.expm1(np.log1p(-confidence) / trials))
+    ways = np.concatenate(([0.0], np.cumsum(np.log((trials - np.arange(errors)) / np.arange(1, errors + 1)))))
+    seen, low, high = np.arange(errors + 1), errors / trials, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        logs = ways + seen * np.log(rate) + (trials - seen) * np.log1p(-rate)
+        low, high = (rate, high) if np.exp(logs).sum() > 1 - confidence else (low, rate)
+    return high
+
+
 def equal_error_rate(compared: Comparisons) -> float:
     """The rate where false matches and false non-matches are as near to each other as the scores allow."""
     order = np.argsort(-compared.score, kind="stable")

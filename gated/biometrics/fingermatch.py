@@ -1,0 +1,241 @@
+"""Are two sets of minutiae of one finger? Numpy alone, one thread, no state; about a millisecond for two prints.
+
+1. Each minutia is described by its surroundings: where its neighbours lie and point, seen from it. The idea is the
+   Minutia Cylinder-Code's (Cappelli, Ferrara, Maltoni, IEEE TPAMI 32(12), 2010), with a grid of Gaussians and the
+   first harmonics of the directions, so that building and comparing are matrix products.
+2. The most alike pairs are candidates; what they say of the relative place and direction of any two of them must
+   agree. The principal eigenvector of that agreement (Leordeanu and Hebert, ICCV 2005) ranks them.
+3. The best few, each with those that agree with it, give rigid motions. The one under which most minutiae meet is
+   refined: skin is elastic, so the residuals of pairs move their neighbours along.
+4. Minutiae that are nearest to each other are pairs. Their number is weighed against the minutiae that should have
+   had a partner, and against all there are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gated.biometrics.minutiae import Minutiae
+
+Floats = npt.NDArray[np.float32]
+Complexes = npt.NDArray[np.complex64]
+Indices = npt.NDArray[np.intp]
+
+MINUTIAE_MAX = 255
+"""As many as a template holds. Of more, those of the best quality count: noise is not compared for seconds."""
+PAIRS_MIN = 6
+ROTATION_MAX = np.float32(np.deg2rad(50))
+"""Between two impressions; readers have an up and a down."""
+
+_SIDE, _STEPS, _BLUR, _NEIGHBOURS = 85.0, 9, 12.0, 12
+_FADE = 25.0
+_HARMONICS = (0.7, 1.0, 0.7)
+_NORM_FLOOR = 2.0
+_GRID = np.linspace(-_SIDE, _SIDE, _STEPS, dtype=np.float32)
+
+_CANDIDATES = (40, 110)
+_SLACK_PX, _SLACK_PART, _SLACK_TURN = 6.0, 0.09, np.float32(np.deg2rad(22))
+_TURNS = 4
+_MOTIONS, _AGREE = 5, 0.15
+_ARM_PX2 = 400.0
+_MEET_PX, _MEET_TURN, _WIDE = 11.0, np.float32(np.deg2rad(26)), 1.8
+_ELASTIC_PX, _STIFF = 30.0, 0.3
+_REFINEMENTS = 3
+_RIM_PX = 6.0
+_FAN = np.exp(-2j * np.pi * np.arange(16) / 16).astype(np.complex64)
+_OVERLAP_PART, _FEW = 0.33, 6.0
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Described:
+    """Minutiae ready to be compared; to be made once of a template that is compared often. Biometric data.
+
+    `place`: complex64 (n), y up. `angle`: float32 (n). `surroundings`: float32 (n, 405). `norm`: float32 (n)."""
+
+    place: Complexes
+    angle: Floats
+    surroundings: Floats
+    norm: Floats
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __repr__(self) -> str:
+        return f"Described({len(self)})"
+
+
+def describe(minutiae: Minutiae) -> Described:
+    """Step 1 for all minutiae of a print: a fifth of the time of a comparison."""
+    x, y, angle = (column.astype(np.float32) for column in (minutiae.x, minutiae.y, minutiae.angle))
+    if len(x) > MINUTIAE_MAX:
+        kept = np.sort(np.argsort(-minutiae.quality.astype(np.int32), kind="stable")[:MINUTIAE_MAX])
+        x, y, angle = x[kept], y[kept], angle[kept]
+    place = (x - 1j * y).astype(np.complex64)
+    surroundings = _surroundings(place, angle)
+    return Described(place, angle, surroundings, np.einsum("ij,ij->i", surroundings, surroundings))
+
+
+def compare(probe: Minutiae, reference: Minutiae) -> float:
+    """Similarity, 0 to 1, the same whichever comes first; about 0.8 for a print of 30 minutiae and itself."""
+    return compare_described(describe(probe), describe(reference))
+
+
+def compare_described(a: Described, b: Described) -> float:
+    """As `compare`."""
+    if min(len(a), len(b)) < PAIRS_MIN:
+        return 0.0
+    if _order(b) < _order(a):
+        a, b = b, a
+    turn = _wrapped(a.angle[:, None] - b.angle)
+    alike = 2 * (a.surroundings @ b.surroundings.T) / (a.norm[:, None] + b.norm + _NORM_FLOOR)
+    alike[np.abs(turn) > ROTATION_MAX] = -1
+    supports = _candidates(a, b, turn, alike)
+    if supports is None:
+        return 0.0
+    pairs = _best_motion(a, b, turn, alike, *supports)
+    moved = b.place
+    for _ in range(_REFINEMENTS):
+        if len(pairs[0]) < PAIRS_MIN:
+            return 0.0
+        moved, pairs = _refined(a, b, turn, alike, *pairs)
+    return _score(a.place, moved, pairs[2])
+
+
+def _order(print_: Described) -> tuple[int, bytes, bytes]:
+    """Which of two comes first does not depend on how they were given."""
+    return len(print_), print_.place.tobytes(), print_.angle.tobytes()
+
+
+def _surroundings(place: Complexes, angle: Floats) -> Floats:
+    """(n, 9 * 9 * 5): each minutia's neighbours on a grid that is laid along its direction.
+
+    A neighbour is a Gaussian in both coordinates, times the first harmonics of its relative direction."""
+    count = len(place)
+    apart = place - place[:, None]
+    distance = np.abs(apart)
+    near = np.broadcast_to(np.arange(count), (count, count))
+    if count > _NEIGHBOURS + 1:
+        near = np.argpartition(distance, _NEIGHBOURS, axis=1)[:, : _NEIGHBOURS + 1]
+        apart, distance = np.take_along_axis(apart, near, 1), np.take_along_axis(distance, near, 1)
+    seen = apart * np.exp(-1j * angle).astype(np.complex64)[:, None]
+    weight = np.clip((_SIDE + 15 - distance) / _FADE, 0, 1) * (distance > 0.5)
+    along = np.exp((seen.real[:, :, None] - _GRID) ** 2 * (-0.5 / _BLUR**2))
+    across = np.exp((seen.imag[:, :, None] - _GRID) ** 2 * (-0.5 / _BLUR**2)) * weight[:, :, None]
+    turn = np.exp(1j * (angle[near] - angle[:, None])).astype(np.complex64)
+    twice = turn * turn
+    level, once, double = _HARMONICS
+    waves = np.stack(
+        (np.full_like(distance, level), once * turn.real, once * turn.imag, double * twice.real, double * twice.imag), 2
+    )
+    spread = (across[:, :, :, None] * waves[:, :, None, :]).reshape(count, near.shape[1], _STEPS * waves.shape[2])
+    made: Floats = np.matmul(along.transpose(0, 2, 1), spread).reshape(count, _STEPS * spread.shape[2])
+    return made
+
+
+def _candidates(a: Described, b: Described, turn: Floats, alike: Floats) -> tuple[Indices, Indices, Floats] | None:
+    """Step 2. Candidates as rows of `a` and of `b`, and the best few's supporters: (motions, candidates) weights."""
+    count = min(_CANDIDATES[1], max(_CANDIDATES[0], 3 * len(a)), alike.size)
+    best = np.argpartition(alike, alike.size - count, axis=None)[alike.size - count :]
+    value = alike.ravel()[best]
+    best, value = best[value > 0], value[value > 0]
+    i, j = np.divmod(best, len(b))
+    between = turn[i, j]
+    half = np.exp(0.5j * between).astype(np.complex64)
+    there, here = a.place[i], b.place[j]
+    there, here = there[:, None] - there, here[:, None] - here
+    off = np.abs(there - here * (half[:, None] * half))
+    slack = 2 * (_SLACK_PX + _SLACK_PART * np.abs(there))
+    agree = np.maximum(0, 1 - (off / slack) ** 2)
+    agree *= np.maximum(0, 1 - ((between[:, None] - between) / (2 * _SLACK_TURN)) ** 2)
+    agree *= np.sqrt(value[:, None] * value)
+    agree[(i[:, None] == i) | (j[:, None] == j)] = 0
+    rank = value
+    for _ in range(_TURNS):
+        rank = agree @ rank
+        length = np.sqrt(rank @ rank)
+        if length < 1e-9:
+            return None
+        rank = rank / length
+    left = rank.copy()
+    chosen: list[int] = []
+    agree[np.arange(len(i)), np.arange(len(i))] = value
+    while len(chosen) < _MOTIONS and left.max() > 0:
+        first = int(left.argmax())
+        chosen.append(first)
+        left[agree[first] > _AGREE] = 0
+        left[first] = 0
+    return i, j, agree[chosen] * (rank + 1e-6)
+
+
+def _best_motion(
+    a: Described, b: Described, turn: Floats, alike: Floats, i: Indices, j: Indices, weight: Floats
+) -> tuple[Indices, Indices, Floats]:
+    """Step 3, rigid: of the motions that the weighted candidates stand for, the pairs of the best."""
+    weight = weight / weight.sum(1, keepdims=True)
+    there, here = a.place[i], b.place[j]
+    middle_a, middle_b = weight @ there, weight @ here
+    spin = weight @ (there * here.conj()) - middle_a * middle_b.conj()
+    spin = _unit(spin + _ARM_PX2 * (weight @ np.exp(1j * turn[i, j]).astype(np.complex64)))
+    moved = (b.place - middle_b[:, None]) * spin[:, None] + middle_a[:, None]
+    cost = _cost(a.place[:, None] - moved[:, None, :], turn - np.angle(spin)[:, None, None], _WIDE)
+    gain = np.maximum(0, 1 - cost) * np.maximum(alike, 0.05)
+    best = int(np.minimum(gain.max(2).sum(1), gain.max(1).sum(1)).argmax())
+    return _nearest(cost[best])
+
+
+def _refined(
+    a: Described, b: Described, turn: Floats, alike: Floats, i: Indices, j: Indices, cost: Floats
+) -> tuple[Complexes, tuple[Indices, Indices, Floats]]:
+    """Step 3, elastic: `b` moved so that its pairs meet, neighbours moving along, and the pairs then."""
+    weight = (1 - cost) * np.maximum(alike[i, j], 0.05) + 0.01
+    total = weight.sum()
+    there, here = a.place[i], b.place[j]
+    middle_a, middle_b = (weight @ there) / total, (weight @ here) / total
+    spin = (weight * (there - middle_a)) @ (here - middle_b).conj()
+    spin = _unit(spin + _ARM_PX2 * (weight @ np.exp(1j * turn[i, j]).astype(np.complex64)))
+    moved = (b.place - middle_b) * spin + middle_a
+    pull = np.exp(np.abs(moved[:, None] - moved[j]) ** 2 * (-0.5 / _ELASTIC_PX**2)) * weight
+    moved = moved + (pull @ (there - moved[j])) / (pull.sum(1) + _STIFF * total / len(i))
+    return moved, _nearest(_cost(a.place[:, None] - moved, turn - np.angle(spin), 1.0))
+
+
+def _cost(apart: Complexes, turn: Floats, wide: float) -> Floats:
+    """0 for minutiae that coincide, 1 at the limit of what is still a pair."""
+    made: Floats = np.abs(apart * (1 / (wide * _MEET_PX))) ** 2
+    made += (_wrapped(turn) * (1 / (wide * _MEET_TURN))) ** 2
+    return made
+
+
+def _nearest(cost: Floats) -> tuple[Indices, Indices, Floats]:
+    """Pairs, each the other's nearest, and their costs: below 1."""
+    j = cost.argmin(1)
+    i = np.arange(len(j))
+    mutual = (cost.argmin(0)[j] == i) & (cost[i, j] < 1)
+    i, j = i[mutual], j[mutual]
+    return i, j, cost[i, j]
+
+
+def _score(a: Complexes, moved: Complexes, cost: Floats) -> float:
+    """Step 4."""
+    if len(cost) < PAIRS_MIN:
+        return 0.0
+    reach_a, reach_b = (a[:, None] * _FAN).real, (moved[:, None] * _FAN).real
+    common_a = int((reach_a <= reach_b.max(0) + _RIM_PX).all(1).sum())
+    common_b = int((reach_b <= reach_a.max(0) + _RIM_PX).all(1).sum())
+    met = float(np.sum(1 - cost))
+    common, every = max(common_a * common_b, 1), len(a) * len(moved)
+    part = met / (common**_OVERLAP_PART * every ** (0.5 - _OVERLAP_PART))
+    return float(min(part * met / (met + _FEW), 1.0))
+
+
+def _unit(spin: Complexes) -> Complexes:
+    made: Complexes = spin / (np.abs(spin) + np.float32(1e-9))
+    return made
+
+
+def _wrapped(turn: Floats) -> Floats:
+    """Into -pi..pi."""
+    full = np.float32(2 * np.pi)
+    made: Floats = turn - full * np.round(turn / full)  # type: ignore[assignment]
+    return made
