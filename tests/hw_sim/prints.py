@@ -7,14 +7,14 @@ import random
 
 import numpy as np
 
+from gated.icao.fingers import Finger
 from tests.hw_sim.hands import Touching
 from tests.hw_sim.touch import Picture
 
 MISS = 0.03
 """Part of the careful genuine placements that do not match."""
 SCORE, MISSED = 180, 20
-FINGERS = ("right_thumb", "right_index", "right_middle", "right_ring", "right_little")
-FINGERS += tuple(name.replace("right", "left") for name in FINGERS)
+FINGERS = tuple(finger.value for finger in Finger)
 
 
 def picture(touching: Touching, shape: tuple[int, int]) -> Picture:

@@ -225,7 +225,7 @@ def _sum_up(worlds: list[Outcome], others: list[Outcome], real_s: float) -> dict
     wanted = {*(each.value for each in Upset), *(each.value for each in Trouble)}
     befell = set().union(*(outcome.befell for outcome in worlds)) if worlds else set()
     faults = set().union(*(outcome.faults for outcome in every)) if every else set()
-    known = {fault.value for fault in Fault} - {"chip", "fingerprint", "speaker", "display"}
+    known = {fault.value for fault in Fault} - {"chip", "speaker", "display"}
     broken = [
         {"seed": o.seed, "topology": o.topology, "kind": o.kind, "what": o.broken, "why": o.explanations}
         for o in every

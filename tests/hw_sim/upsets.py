@@ -13,6 +13,7 @@ from gated.lane import events as ev
 from gated.lane.core import State
 from gated.lane.events import Door
 from tests.hw_sim.simlane import VirtualLane
+from tests.hw_sim.touch import Fault as Garbled
 from tests.hw_sim.video import Fault as Video
 
 
@@ -38,6 +39,9 @@ class Upset(Enum):
     CRASH = "process killed"
     CLOSED_BY_HQ = "closed by hq"
     SERVICE = "service visit"
+    FINGERS_UNPLUGGED = "fingerprint reader unplugged"
+    FINGERS_STALLED = "fingerprint reader stalled"
+    FINGERS_NOISY = "fingerprint reader garbles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ async def befall(upset: Planned, lane: VirtualLane) -> None:
 
 
 Act = Callable[[VirtualLane], Awaitable[None]]
+MIDWAY_S_MAX = 60.0
 
 
 def _now(act: Callable[[VirtualLane], Any]) -> Act:
@@ -84,8 +89,10 @@ def _now(act: Callable[[VirtualLane], Any]) -> Act:
     return do
 
 
-def _cables(lane: VirtualLane, plugged: bool) -> None:
+def _cables(lane: VirtualLane, plugged: bool, fingers: bool = False) -> None:
     for section, (near, far) in lane.cables.items():
+        if (section == "fingerprint") is not fingers:
+            continue
         if plugged:
             near.plug()
             far.plug()
@@ -93,6 +100,21 @@ def _cables(lane: VirtualLane, plugged: bool) -> None:
         else:
             near.unplug()
             far.unplug()
+
+
+def _midway(act: Callable[[VirtualLane], Any]) -> Act:
+    """When somebody is being asked for a finger, if that is soon."""
+
+    async def do(lane: VirtualLane) -> None:
+        for _ in range(int(MIDWAY_S_MAX * 5)):
+            if lane.app.lane.state is State.FINGERING:
+                await asyncio.sleep(lane.rng.uniform(0.0, 1.5))
+                break
+            await asyncio.sleep(0.2)
+        lane.world.monitor.disturb("fingerprint reader", MIDWAY_S_MAX)
+        act(lane)
+
+    return do
 
 
 def _pins(section: str, plugged: bool) -> Callable[[VirtualLane], None]:
@@ -226,6 +248,9 @@ _ACTS: dict[Upset, tuple[Act, Act]] = {
         _now(_emit(lambda: ev.OpenLane("hq-open", "hq"))),
     ),
     Upset.SERVICE: (_service, _service_over),
+    Upset.FINGERS_UNPLUGGED: (_midway(lambda v: _cables(v, False, True)), _now(lambda v: _cables(v, True, True))),
+    Upset.FINGERS_STALLED: (_midway(lambda v: v.sensor.stall()), _now(lambda v: v.sensor.resume())),
+    Upset.FINGERS_NOISY: (_midway(lambda v: v.sensor.suffer(Garbled.GARBLE)), _nothing),
 }
 
 assert set(_ACTS) == set(Upset)
