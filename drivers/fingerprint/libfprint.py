@@ -122,7 +122,8 @@ def choose(settings: Settings, found: list[Reader]) -> Reader:
         if settings.driver in ("", each.driver) and settings.device in ("", each.device, each.port)
     ]
     if not fitting:
-        raise DeviceFault("wrong_model", f"no {settings.driver} {settings.device}, but {listed}".replace("  ", " "))
+        ordered = " ".join(filter(None, (settings.driver, settings.device)))
+        raise DeviceFault("wrong_model", f"no {ordered}, but {listed}")
     if len(fitting) > 1:
         raise DeviceFault("several_readers", f"{listed}: say which with driver and device")
     reader = fitting[0]
@@ -160,7 +161,7 @@ class Device:
         self._asked_mono = 0.0
         self._answer: asyncio.Future[Frame] | None = None
         self._heard_mono = 0.0
-        self._ponged = 0
+        self._ponged: Any = 0
         self._cool_mono = 0.0
 
     async def scan(self, template: bytes | None = None) -> Print:
