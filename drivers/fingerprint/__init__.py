@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from drivers.base import DeviceFault, Print
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Wish:
     """What the lane waits for: a print, or (`scan` False) that the finger is off."""
 
