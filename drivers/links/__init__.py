@@ -75,3 +75,24 @@ class VideoLink(Protocol):
 
     async def close(self) -> None:
         """Idempotent; never raises."""
+
+
+class UsbLink(Protocol):
+    """One USB device: vendor requests to it, and what its IN endpoints bring. Safe to cancel everywhere."""
+
+    async def open(self) -> None:
+        """Claim the device. Raises `LinkLost`."""
+
+    async def control_in(self, request: int, value: int, size: int) -> bytes:
+        """A vendor request to the device that reads at most `size` bytes. Raises `LinkLost`: no_answer, stalled ..."""
+
+    async def control_out(self, request: int, value: int, data: bytes) -> None:
+        """A vendor request to the device that writes `data`. Raises `LinkLost`."""
+
+    async def read(self, endpoint: int, size: int, within_s: float) -> bytes | None:
+        """One transfer of at most `size` bytes, empty for a packet of no length; less than `size` also where time was
+        up in its middle, None where nothing came in time. What a cancelled read would have brought the next one of
+        that endpoint brings, within the time of either. One reader an endpoint. Raises `LinkLost`."""
+
+    async def close(self) -> None:
+        """Idempotent; never raises."""
