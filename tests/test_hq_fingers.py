@@ -359,6 +359,7 @@ def test_more_templates_than_a_lane_holds(tmp_path: Path) -> None:
         ({"right_index": {"image": 5}}, "right_index: an image"),
         ({"right_index": {"image": "x", "template": "y"}}, "right_index: an image"),
         ({"right_index": {"image": "x", "colour": 1}}, "right_index: an image"),
+        ({"right_index": {"image": "x\0y"}}, "right_index: an image"),
         ({"right_index": {"image": "x", "ppi": "500"}}, "right_index: ppi is a number"),
         ({"right_index": {"image": "x", "ppi": True}}, "right_index: ppi is a number"),
         ({"right_index": {"template": "x", "format": "../ZFM"}}, "right_index: format is iso19794-2 or the name"),

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from gated.biometrics.face import Embedding, Look, Threshold
 from gated.hq import keys
 from gated.hq.cli import gated_hq
-from gated.hq.enrolment import Application, NotEnrolled, application_of, person_of
+from gated.hq.enrolment import Application, NotEnrolled, application_of, applications, person_of
 from gated.hq.publisher import publish
 from gated.hq.registers import Paper, PaperStatus, Permit, Person, Register, RegisterFault
 from gated.icao import mrz
@@ -191,11 +191,24 @@ def test_what_cannot_be_enrolled_says_why_without_anybodys_data(photo: Path, tmp
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"mrz": 5}, {"mrz": "x", "colour": 1}, {"mrz": "x", "birth": "soon"}, {"mrz": "x", "permits": [{}]}],
+    [{}, {"mrz": 5}, {"mrz": "x", "colour": 1}, {"mrz": "x", "birth": "soon"}, {"mrz": "x", "permits": [{}]}]
+    + [{"mrz": "x", "photo": photo} for photo in ("a\0b", "\ud800", 5)],
 )
-def test_a_wrong_line_of_an_enrolment_file(fields: dict[str, Any]) -> None:
+def test_wrong_fields_of_an_application(fields: dict[str, Any]) -> None:
     with pytest.raises(NotEnrolled):
         application_of(fields, Path())
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "7", "1" * 5000, "[" * 100_000])
+def test_a_line_that_is_no_application_is_told_by_its_number(tmp_path: Path, line: str) -> None:
+    good = json.dumps({"mrz": SPECIMEN})
+    (tmp_path / "people.jsonl").write_text(f"{good}\n\n{line}\n{good}\n")
+    found = applications(tmp_path / "people.jsonl")
+    assert [(number, type(application)) for number, application in found] == [
+        (1, Application),
+        (3, NotEnrolled),
+        (4, Application),
+    ]
 
 
 # -- publishing ------------------------------------------------------------------------------------------------------

@@ -103,10 +103,12 @@ def application_of(fields: Mapping[str, Any], folder: Path) -> Application:
     if unknown := set(fields) - known:
         raise NotEnrolled(f"{min(unknown)!r} is not known here; there are {', '.join(sorted(known))}")
     try:
-        lines = fields["mrz"]
+        lines, photo = fields["mrz"], fields.get("photo") or ""
+        if not photo.isprintable():
+            raise ValueError("no name of a file")
         return Application(
             lines=lines if isinstance(lines, str) else "\n".join(lines),
-            photo=folder / fields["photo"] if fields.get("photo") else None,
+            photo=folder / photo if photo else None,
             category=str(fields.get("category", "national")),
             permits=tuple(_permit(permit) for permit in fields.get("permits", ())),
             flags=frozenset(map(str, fields.get("flags", ()))),
@@ -145,7 +147,7 @@ def applications(path: Path) -> Sequence[tuple[int, Application | NotEnrolled]]:
             if not isinstance(fields, dict):
                 raise NotEnrolled("is no JSON object")
             found.append((number, application_of(fields, path.parent)))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also a number of thousands of digits, and brackets in brackets
             found.append((number, NotEnrolled("is no JSON object")))
         except NotEnrolled as bad:
             found.append((number, bad))

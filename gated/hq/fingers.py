@@ -254,9 +254,8 @@ def _absent(finger: Finger, fields: Mapping[str, Any]) -> Offered:
 
 def _file(finger: Finger, fields: Any, folder: Path) -> FingerFile:
     wanted = f"{finger.value}: an image (and its ppi) or a template (and its format) is wanted"
-    if not isinstance(fields, dict) or not all(
-        isinstance(fields.get(key, ""), str) for key in ("image", "template", "format")
-    ):
+    texts = [fields.get(key, "") for key in ("image", "template", "format")] if isinstance(fields, dict) else [None]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise FingersRefused(wanted)
     if fields.keys() <= {"image", "ppi"} and fields.get("image"):
         ppi = fields.get("ppi")
