@@ -223,7 +223,7 @@ class ZfmSensor(Glass):
         for place, piece in enumerate(pieces):
             if half and place == len(pieces) // 2:
                 return
-            await self._say(2 if place < len(pieces) - 1 else 8, piece, spoilt=garble and place % 5 == 2)
+            await self._say(2 if place < len(pieces) - 1 else 8, piece, spoilt=garble and place % 5 == 1)
 
     async def _say(self, kind: int, content: bytes, spoilt: bool = False) -> None:
         if self.stalled:
