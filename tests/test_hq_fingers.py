@@ -210,6 +210,20 @@ def test_with_a_facial_injury_both_index_fingers_alone(picture: Callable[[int, i
         person_of(Application(SPECIMEN, None, fingers=one), FixedEngine(), TODAY, FixedFingers())
 
 
+def test_an_unclear_picture_is_passed_over_whatever_it_shows(picture: Callable[[int, int], Path]) -> None:
+    """Number 255 has no ridges at all; the left hand comes first in the file and second in the register."""
+    offers = {
+        SHORT["li"]: image(picture(2, 80)),
+        SHORT["ri"]: image(picture(255, 10)),
+        SHORT["rt"]: image(picture(1, 80)),
+    }
+    assert taken(offers) == ["left_index", "right_thumb"]
+    assert taken({SHORT["li"]: image(picture(2, 80)), SHORT["ri"]: image(picture(1, 80))}) == [
+        "right_index",
+        "left_index",
+    ]
+
+
 def test_a_bad_photograph_and_good_fingers_are_no_enrolment(photo: Path, picture: Callable[[int, int], Path]) -> None:
     fingers = {SHORT["ri"]: image(picture(1, 80)), SHORT["li"]: image(picture(2, 80))}
     with pytest.raises(NotEnrolled, match="uncover_face"):
