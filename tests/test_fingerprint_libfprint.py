@@ -4,7 +4,7 @@ import asyncio
 import json
 import tomllib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,10 +19,11 @@ from drivers.fingerprint.libfprint import Device, Settings
 from drivers.links import ByteLink
 from drivers.links.fprint_helper import BODY_MAX, HEADER_MAX, Codec, Frame, encode
 from gated.lane.events import Touch
-from tests.contract.fingerprint import BytesContract, Rig
+from tests.contract.fingerprint import BytesContract, FingerContract, Rig
 from tests.fprint import needs_libfprint
 from tests.hw_sim import virtual
-from tests.hw_sim.fprint_sensor import MemoryHelper, VirtualSensor
+from tests.hw_sim.fprint_memory import MemoryHelper
+from tests.hw_sim.fprint_sensor import VirtualSensor
 from tests.hw_sim.touch import Fault, Picture
 
 GOLDEN = tomllib.loads((Path(__file__).parent / "golden/fingerprint_libfprint.toml").read_text())
@@ -275,6 +276,29 @@ class TestInMemory(BytesContract):
                 await super()._say({"say": "hello", **hello})
 
         assert virtual.run(came_of(Settings(), Other())).startswith("wrong_helper")
+
+
+@pytest.mark.slow
+class TestOverTheRealHelper(FingerContract):
+    """All of it in real time: driver, link, helper under the system's Python, libfprint, virtual_image, mirror."""
+
+    shape = SHAPE
+    ppi = 500.0
+    scan_s = 0.02
+
+    def play(self, walk: Coroutine[Any, Any, None]) -> None:
+        asyncio.run(walk)
+
+    def picture(self, seed: int) -> Picture:
+        return print_of(seed)
+
+    def rig(self) -> Rig:
+        needs_libfprint()
+        sensor = VirtualSensor()
+        settings = Settings(scan_type="any", alive_every_s=0.3, answer_s_max=1.0, start_s_max=5.0)
+        return Rig(Device(settings, sensor.link), sensor, sensor)
+
+    real = rig
 
 
 # -- what only the real chain can show

@@ -1,259 +1,21 @@
-"""Mirrors of a libfprint reader: `VirtualSensor` plays pictures into libfprint's own virtual_image reader, below the
-real helper process; `MemoryHelper` is helper, libfprint and reader in one, for virtual time.
+"""A finger for libfprint's own virtual_image reader, below the real helper process.
 
-Nothing is imported from the helper, whose frames are written here once more. virtual_image's socket takes pairs of
-int32 in the machine's order: width and height before a picture; -1 and a retry code; -3 and whether fingers come and go
-by themselves; -4 and whether one lies on; -5 for "pulled out".
+virtual_image's socket takes pairs of int32 in the machine's order: width and height before a picture; -1 and a retry
+code; -3 and whether fingers come and go by themselves; -4 and whether one lies on; -5 for "pulled out".
 """
 
 import asyncio
-import json
+import os
+import signal
 import struct
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-from drivers.links import ByteLink, LinkLost
+from drivers.links import ByteLink
 from drivers.links.fprint import FprintProcess
-from tests.hw_sim.links import MemoryByteLink
+from tests.hw_sim.fprint_memory import Unpacker
 from tests.hw_sim.touch import Fault, Glass, Picture
-
-LIBFPRINT = "1.94.5"
-LOOK_S = 0.02
-EXPOSURE_S = 0.15
-PROBE_S = 0.3
-
-
-def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
-    """A frame of the helper's protocol."""
-    text = json.dumps(header).encode()
-    return b"GFP1" + struct.pack(">III", len(text), len(body), zlib.crc32(text + body)) + text + body
-
-
-class Unpacker:
-    """Bytes -> headers and bodies. What is no frame is an error."""
-
-    def __init__(self) -> None:
-        self._held = b""
-
-    def feed(self, data: bytes) -> list[tuple[dict[str, Any], bytes]]:
-        """Raises `ValueError`."""
-        self._held += data
-        found = []
-        while len(self._held) >= 16:
-            magic, head, body, check = struct.unpack(">4sIII", self._held[:16])
-            if magic != b"GFP1" or head > 65536:
-                raise ValueError("no frame")
-            if len(self._held) < 16 + head + body:
-                break
-            text, rest = self._held[16 : 16 + head], self._held[16 + head : 16 + head + body]
-            if zlib.crc32(text + rest) != check:
-                raise ValueError("bad check")
-            found.append((json.loads(text), rest))
-            self._held = self._held[16 + head + body :]
-        return found
-
-
-class MemoryHelper(Glass):
-    """The helper process, libfprint and a press sensor. `link` is what the driver opens: each `open` is a new process.
-
-    Also the USB cable between reader and machine."""
-
-    def __init__(self, **reader: Any) -> None:
-        super().__init__()
-        self.found = [
-            {
-                "driver": "uru4000",
-                "device": "0",
-                "name": "a mirror",
-                "port": "usb:01:00:02",
-                "firmware": "1.03",
-                "scan": "press",
-                "pictures": True,
-                "ppmm": 0.0,
-                **reader,
-            }
-        ]
-        """What libfprint finds. `ppmm` is told with pictures."""
-        self.link: ByteLink = _MemoryProcess(self)
-        self.fail: str | None = None
-        """The next scan ends in this failure."""
-        self.plugged = True
-        self._process: MemoryByteLink | None = None
-        self._action: asyncio.Task[None] | None = None
-        self._lying = False
-        """The action has brought its picture and waits for the finger to go."""
-        self._pulled = asyncio.Event()
-
-    async def run(self) -> None:
-        """The reader has power; everything else is the process's."""
-        await asyncio.Event().wait()
-
-    def plug(self) -> None:
-        self.plugged = True
-
-    def unplug(self) -> None:
-        self.plugged = False
-        self._pulled.set()
-
-    async def live(self, far: MemoryByteLink) -> None:
-        """One life of the process. Ends when it cannot understand what it is told."""
-        self._process, self._action = far, None
-        self._pulled.clear()
-        pulled = asyncio.ensure_future(self._gone())
-        unpacker = Unpacker()
-        try:
-            version = "1.90.1" if self.has(Fault.STALE_FIRMWARE) else LIBFPRINT
-            await self._say({"say": "hello", "protocol": 1, "libfprint": version, "readers": self._readers()})
-            while True:
-                data = await far.read()
-                for said, _ in [] if self.stalled else unpacker.feed(data):
-                    await self._obey(said)
-        except (ValueError, LinkLost):
-            return
-        finally:
-            pulled.cancel()
-            self._dark()
-            self._process = None
-
-    def _readers(self) -> list[dict[str, Any]]:
-        changed = {"driver": "synaptics", "pictures": False} if self.has(Fault.WRONG_MODEL) else {}
-        return [{**each, **changed} for each in self.found] if self.plugged else []
-
-    async def _gone(self) -> None:
-        await self._pulled.wait()
-        self._dark()
-        await self._say({"say": "gone"})
-
-    async def _say(self, header: dict[str, Any], body: bytes = b"") -> None:
-        await self._bytes(pack(header, body))
-
-    async def _bytes(self, data: bytes) -> None:
-        if self._process is not None and not self.stalled:
-            await self._process.write(data)
-
-    async def _obey(self, said: dict[str, Any]) -> None:
-        do, id = said["do"], said["id"]
-        if do == "ping":
-            await self._say({"say": "pong", "id": id})
-        elif do == "open":
-            await asyncio.sleep(0.1)
-            await self._say({"say": "opened", "id": id})
-        elif do == "scan":
-            self._dark()
-            self._action = asyncio.ensure_future(self._scan(id))
-        elif do == "lifted":
-            if not self._lying:
-                self._dark()
-            before = self._action
-            self._action = asyncio.ensure_future(self._watch(id, before))
-        elif do == "cancel":
-            self._dark()
-        else:
-            raise ValueError(f"{do} is no request")
-
-    def _dark(self) -> None:
-        self._lying = False
-        if self._action is not None:
-            self._action.cancel()
-            self._action = None
-
-    async def _look(self) -> Picture | None:
-        await asyncio.sleep(LOOK_S)
-        self.captures += 1
-        return self.picture
-
-    async def _scan(self, id: int) -> None:
-        if self.fail is not None:
-            why, self.fail = self.fail, None
-            await self._say({"say": "failed", "why": why, "text": "as libfprint puts it"})
-            return
-        while True:
-            if await self._look() is None:
-                continue
-            mono = asyncio.get_running_loop().time()
-            await asyncio.sleep(EXPOSURE_S)
-            picture = self.picture
-            if picture is not None:
-                break
-        self._lying = True
-        if self.take(Fault.MESSY):
-            await self._say({"say": "retry", "id": id, "mono": mono, "why": "center-finger"})
-        else:
-            await self._show(id, mono, picture)
-        await self._until_off()
-
-    async def _show(self, id: int, mono: float, picture: Picture) -> None:
-        height, width = picture.shape
-        if self.has(Fault.WRONG_SIZE):
-            height -= 1
-        size = {"width": width, "height": height, "ppmm": self.found[0]["ppmm"]}
-        data = bytearray(pack({"say": "picture", "id": id, "mono": mono, **size}, picture[:height].tobytes()))
-        if self.take(Fault.GARBLE):
-            data[len(data) // 2] ^= 0x10
-        if self.take(Fault.HALF):
-            del data[len(data) // 2 :]
-        await self._bytes(bytes(data))
-
-    async def _watch(self, id: int, before: "asyncio.Task[None] | None") -> None:
-        """libfprint's own wait for the finger to go, or a look of our own."""
-        if before is not None:
-            before.cancel()
-        elif not await self._probe():
-            await self._say({"say": "lifted", "id": id})
-            return
-        await self._until_off()
-        await self._say({"say": "lifted", "id": id})
-
-    async def _probe(self) -> bool:
-        end = asyncio.get_running_loop().time() + PROBE_S
-        while asyncio.get_running_loop().time() < end:
-            if await self._look() is not None:
-                return True
-        return False
-
-    async def _until_off(self) -> None:
-        while await self._look() is not None:
-            continue
-        self._lying = False
-        self._action = None
-
-
-class _MemoryProcess:
-    """The pipes of `MemoryHelper`."""
-
-    def __init__(self, helper: MemoryHelper) -> None:
-        self._helper = helper
-        self._near, self._far = MemoryByteLink.pair()
-        self._life: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        await self.close()
-        self._near, self._far = MemoryByteLink.pair()
-        await self._near.open()
-        await self._far.open()
-        self._life = asyncio.ensure_future(self._helper.live(self._far))
-        self._life.add_done_callback(lambda _, near=self._near: near.unplug())  # type: ignore[misc]
-
-    async def read(self) -> bytes:
-        try:
-            return await self._near.read()
-        except LinkLost:
-            raise LinkLost("gone") from None
-
-    async def write(self, data: bytes) -> None:
-        try:
-            await self._near.write(data)
-        except LinkLost:
-            raise LinkLost("gone") from None
-
-    async def close(self) -> None:
-        life, self._life = self._life, None
-        if life is not None:
-            life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
-        await self._near.close()
 
 
 class VirtualSensor(Glass):
@@ -263,6 +25,7 @@ class VirtualSensor(Glass):
     shows when a picture or its being lifted is asked for, again until there is an answer."""
 
     SHOW_AFTER_S = 0.03
+    AGAIN_S = 0.1
 
     def __init__(self, python: str = "/usr/bin/python3") -> None:
         super().__init__()
@@ -276,7 +39,7 @@ class VirtualSensor(Glass):
         """So many times more the finger is shown; libfprint loses what it is shown before it looks."""
         self._show_mono = 0.0
         self._out: asyncio.StreamWriter | None = None
-        self._shown = False
+        self._shown = self._looked = False
 
     # -- what passes through the link
 
@@ -287,6 +50,7 @@ class VirtualSensor(Glass):
             self.opened.set()
         elif what == "scan" or (what == "lifted" and "do" in said and not self._shown):
             self.captures += 1
+            self._looked = True
             self._shows = 3 if what == "lifted" else 100
             self._show_mono = asyncio.get_running_loop().time() + self.SHOW_AFTER_S
         elif what in ("picture", "retry", "cancel", "lifted"):
@@ -297,7 +61,7 @@ class VirtualSensor(Glass):
         """The process is gone."""
         self.opened.clear()
         self._shows = 0
-        self._shown = False
+        self._shown = self._looked = False
 
     # -- the glass
 
@@ -305,10 +69,29 @@ class VirtualSensor(Glass):
         await super().lift()
         await self._off()
 
+    def stall(self) -> None:
+        super().stall()
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        super().resume()
+        self._signal(signal.SIGCONT)
+
+    def started(self) -> None:
+        """A new process."""
+        if self.stalled:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.pid is not None:
+            os.kill(self.process.pid, number)
+
     def unplug(self) -> None:
         self.env["FP_DRIVERS_WHITELIST"] = "none"
-        if self._out is not None:
+        if self._out is not None and self._looked:
             self._out.write(struct.pack("=ii", -5, 0))
+        else:  # virtual_image reads nothing before it was switched on for the first time
+            self._signal(signal.SIGKILL)
 
     def plug(self) -> None:
         self.env["FP_DRIVERS_WHITELIST"] = "virtual_image"
@@ -322,7 +105,7 @@ class VirtualSensor(Glass):
                 await self._send(struct.pack("=ii", -3, 0))
                 await self._play()
             except OSError:
-                await asyncio.sleep(LOOK_S)  # the process ended; the next one opens anew
+                await asyncio.sleep(0.02)  # the process ended; the next one opens anew
             finally:
                 if self._out is not None:
                     self._out.close()
@@ -334,7 +117,7 @@ class VirtualSensor(Glass):
             now = asyncio.get_running_loop().time()
             if self._shows and now >= self._show_mono and self.picture is not None:
                 self._shows -= 1
-                self._show_mono = now + PROBE_S / 3
+                self._show_mono = now + self.AGAIN_S
                 await self._show(self.picture)
 
     async def _show(self, picture: Picture) -> None:
@@ -368,6 +151,7 @@ class _Tapped:
         self._sensor.ended()
         self._ears = Unpacker(), Unpacker()
         await self._link.open()
+        self._sensor.started()
 
     async def read(self) -> bytes:
         data = await self._link.read()
