@@ -118,11 +118,31 @@ class TestRaw(RawContract):
                 await rig.sensor.touch(self.picture(1))
                 for _ in range(2):
                     rig.sensor.suffer(Fault.HALF)
-                    told = await asyncio.wait_for(rig.device.scan(), LONG_S)
+                    told = await asyncio.wait_for(rig.device.scan(), SMALL.image_s_max / 2)
                     assert told.image is None and told.advice == Touch.HOLD_FINGER.value
                 rig.sensor.suffer(Fault.HALF)
                 await self.lost(rig.task(rig.device.scan()))
                 assert await rig.fault() == "half_image"
+
+        virtual.run(walk())
+
+    def test_what_it_said_to_somebody_who_left_is_not_told_to_the_next(self) -> None:
+        async def walk() -> None:
+            async with self.rig() as rig:
+                reader = rig.sensor
+                assert isinstance(reader, UruReader)
+                await rig.ready()
+                await reader.touch(self.picture(1))
+                first = rig.task(rig.device.lifted())
+                await asyncio.sleep(0.3)
+                first.cancel()
+                await asyncio.sleep(0.01)
+                reader.say(uru_reader.OFF)  # it was on its way
+                second = rig.task(rig.device.lifted())
+                await asyncio.sleep(1.0)
+                assert not second.done(), "a finger lies on"
+                await reader.lift()
+                await asyncio.wait_for(second, LONG_S)
 
         virtual.run(walk())
 
@@ -235,6 +255,25 @@ def test_a_finger_is_seen_from_above(turned: bool) -> None:
             assert alike(image[60:300, 60:270], finger(4)[60:300, 60:270]) < 0.5
 
     virtual.run(walk())
+
+
+def test_a_whole_picture_over_pyusb(tmp_path: Path) -> None:
+    """Driver, link, pyusb, back end, socket, mirror: 111 040 bytes, scrambled and aslant."""
+
+    async def walk() -> None:
+        reader = UruReader(Random(2), aslant=True)
+        link = UsbDevice(0x05BA, 0x000A, reader.serial, backend=SocketBackend(tmp_path))
+        async with Rig(Device(Settings(alive_every_s=0.2), link), reader, UsbPort(reader, tmp_path / "1")) as rig:
+            await rig.ready()
+            await reader.touch(finger(3))
+            told = await asyncio.wait_for(rig.device.scan(), 10.0)
+            assert alike(told.image[60:300, 60:270], finger(3)[60:300, 60:270]) > 0.95
+            await reader.lift()
+            await asyncio.wait_for(rig.device.lifted(), 10.0)
+            rig.cable.unplug()
+            assert await rig.fault() == "gone"
+
+    asyncio.run(walk())
 
 
 def test_the_glass_is_as_large_as_the_maker_says() -> None:

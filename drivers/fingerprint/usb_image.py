@@ -49,7 +49,7 @@ _MISSING_MAX = 3
 _TRIES = 3
 """Powering up, and pictures in a row that were cut short."""
 _POLLS, _POLL_S, _SCAN_POWER_S = 100, 0.01, 0.3
-_LISTEN_S, _QUIET_S, _LEFT_MAX = 0.25, 0.02, 20
+_LISTEN_S, _QUIET_S, _GAP_S, _LEFT_MAX = 0.25, 0.02, 0.5, 20
 _EMPTY_MAX = 3
 """Packets of no length before a picture; a 4500 was seen to send one."""
 
@@ -85,7 +85,7 @@ class Settings:
     firmware_min: int = 0
     """Assumed: bytes 4 and 5 of the device information, high byte first. 0: any."""
     image_s_max: float = 3.0
-    """From asking for a picture to its last byte."""
+    """From asking for a picture to its first bytes."""
     alive_every_s: float = 2.0
     """How often a silent reader is asked whether it still is awake."""
 
@@ -322,8 +322,8 @@ class Device:
         loop, width = asyncio.get_running_loop(), self._settings.width
         end, held, empty = loop.time() + self._settings.image_s_max, b"", 0
         while len(held) < wanted_bytes(held, width) and empty <= _EMPTY_MAX:
-            piece = await self._link.read(PICTURES, self._size_max - len(held), max(end - loop.time(), _QUIET_S))
-            if piece is None or (held and not piece):
+            within_s = _GAP_S if held else max(end - loop.time(), _QUIET_S)
+            if (piece := await self._link.read(PICTURES, self._size_max - len(held), within_s)) is None:
                 break
             held += piece
             empty += not piece

@@ -293,7 +293,7 @@ class UruReader(Glass):
     def _blocks(height: int) -> list[tuple[int, int]]:
         """As recorded, with a change of keys and a line that does not turn the register on."""
         first, second = height // 4, height // 6
-        head = [(2, first), (0, 1), (2, second), (1, 1), (4, 1), (0x82, second), (0, 1)]
+        head = [(2, first), (0, 1), (0x82, second), (1, 1), (4, 1), (2, second), (0, 1)]
         return [*head, (2, height - sum(lines for _, lines in head))]
 
     def _seen(self, height: int, width: int) -> Picture:

@@ -149,6 +149,7 @@ class _Handle:
         return line
 
     def close(self) -> None:
+        assert not any(lock.locked() for lock in self._locks.values()), "libusb crashes when closed under a transfer"
         for line in self._lines.values():
             line.close()
         self._lines.clear()
