@@ -13,7 +13,7 @@ ARGS ?=
 # make soak N=200: how many seeds
 N ?= 20
 
-.PHONY: help setup models broker demo test lint format soak mutants bench conformance crash docs clean distclean
+.PHONY: help setup models broker fprint demo test lint format soak mutants bench conformance crash docs clean distclean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,10 +46,16 @@ models: $(READY) ## The networks' weights, by version and sha256
 broker:
 	@.ci/system mosquitto=mosquitto
 
-demo: models broker ## A simulated lane with real networks and a real broker, live
+# libfprint for the system's Python. What needs it can do without: a test skips, a lane says no_libfprint.
+fprint:
+	@.ci/system '/usr/lib/*/girepository-1.0/FPrint-2.0.typelib=gir1.2-fprint-2.0' \
+	    '/usr/lib/python3/dist-packages/gi/__init__.py=python3-gi' || \
+	    echo "gated: going on; what needs libfprint will be skipped and say so"
+
+demo: models broker fprint ## A simulated lane with real networks and a real broker, live
 	$(PY) -m tests.hw_sim demo $(ARGS)
 
-test: models ## The tests (fast ones)
+test: models fprint ## The tests (fast ones)
 	@$(MAKE) --no-print-directory broker || echo "gated: going on; what needs a broker will be skipped and say so"
 	$(PY) -m pytest $(ARGS)
 
@@ -74,7 +80,7 @@ bench: models broker ## Figures, beside those of others
 	    name=$$(basename "$$file" .py); echo "== $$name"; $(PY) -m "benchmarks.$$name" $(ARGS) || failed=1; \
 	done; exit $${failed:-0}
 
-conformance: models broker ## The slow tests: whole services, crashes, manuals' vectors in full
+conformance: models broker fprint ## The slow tests: whole services, crashes, manuals' vectors in full
 	$(PY) -m pytest -m slow $(ARGS)
 
 crash: models broker ## Kill -9 of lane, uplink, broker and HQ while passengers pass

@@ -117,9 +117,9 @@ TWO = [
     ("settings", "reader", "says"),
     [
         ({}, {}, "ready"),
-        ({"driver": "uru4000", "device": "0"}, {}, "ready"),
+        ({"reader": "uru4000", "device": "0"}, {}, "ready"),
         ({"device": "usb:01:00:02"}, {}, "ready"),
-        ({"driver": "elan"}, {}, "wrong_model: no elan, but uru4000 usb:01:00:02"),
+        ({"reader": "elan"}, {}, "wrong_model: no elan, but uru4000 usb:01:00:02"),
         (
             {},
             {"pictures": False},
@@ -142,13 +142,15 @@ def test_two_readers_are_told_apart_or_nothing_starts() -> None:
     helper = MemoryHelper()
     helper.found = TWO
     told = virtual.run(came_of(Settings(), helper))
-    assert told == "several_readers: uru4000 usb:01:02, uru4000 usb:01:03: say which with driver and device"
+    assert told == "several_readers: uru4000 usb:01:02, uru4000 usb:01:03: say which with reader and device"
     helper = MemoryHelper()
     helper.found = TWO
     assert virtual.run(came_of(Settings(device="usb:01:03"), helper)) == "ready"
     helper = MemoryHelper()
     helper.found = []
     assert virtual.run(came_of(Settings(), helper)).startswith("no_reader")
+    helper.usb = False
+    assert virtual.run(came_of(Settings(), helper)).startswith("no_libusb")
 
 
 # -- the contract
@@ -188,7 +190,7 @@ class TestInMemory(BytesContract):
     def real(self) -> Rig:
         needs_libfprint()
         sensor = VirtualSensor()
-        settings = Settings(driver="virtual_image", scan_type="any", width=SHAPE[1], height=SHAPE[0], alive_every_s=0.3)
+        settings = Settings(reader="virtual_image", scan_type="any", width=SHAPE[1], height=SHAPE[0], alive_every_s=0.3)
         return Rig(Device(settings, sensor.link), sensor, sensor)
 
     def test_a_picture_of_another_size_is_a_fault(self) -> None:
@@ -244,12 +246,13 @@ class TestInMemory(BytesContract):
     @pytest.mark.parametrize(
         "said",
         [
-            {"say": "picture", "id": 1, "mono": 1.0, "width": 3, "height": 1, "ppmm": 0.0},
-            {"say": "picture", "id": 1, "mono": 1.0, "width": "2", "height": 1, "ppmm": 0.0},
-            {"say": "picture", "id": 1, "mono": 1.0, "width": 5000, "height": 1, "ppmm": 0.0},
-            {"say": "picture", "id": 1, "mono": 1.0, "width": 2, "height": 1},
-            {"say": "picture", "id": 1, "width": 2, "height": 1, "ppmm": 0.0},
-            {"say": "retry", "id": 1, "mono": None},
+            {"say": "picture", "id": 2, "mono": 1.0, "width": 3, "height": 1, "ppmm": 0.0},
+            {"say": "picture", "id": 2, "mono": 1.0, "width": "2", "height": 1, "ppmm": 0.0},
+            {"say": "picture", "id": 2, "mono": 1.0, "width": 5000, "height": 1, "ppmm": 0.0},
+            {"say": "picture", "id": 2, "mono": 1.0, "width": 2, "height": 1},
+            {"say": "picture", "id": 2, "width": 2, "height": 1, "ppmm": 0.0},
+            {"say": "retry", "id": 2, "mono": None},
+            {"say": "lifted", "id": 2},
             {"say": "failed"},
             {"say": "failed", "why": None, "text": 7},
         ],
@@ -260,7 +263,7 @@ class TestInMemory(BytesContract):
             async with Rig(Device(Settings(), helper.link), helper, helper) as rig:
                 await rig.ready()
                 scan = rig.task(rig.device.scan())
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.1)
                 await helper._say(said, b"\0\0")
                 assert await rig.fault()
                 await self.lost(scan)

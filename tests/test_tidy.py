@@ -60,7 +60,7 @@ IMPURE = {
 }  # fmt: skip
 IMPURE_CALLS = {"now", "utcnow", "today", "open", "print", "input", "getLogger"}
 
-KERNEL = {"serial", "gpiozero", "lgpio", "usb", "smartcard"}
+KERNEL = {"serial", "gpiozero", "lgpio", "usb", "smartcard", "gi"}
 """Libraries that talk to devices: below `drivers.links` alone."""
 NOT_IN_DRIVERS = {"threading", "time", "socket", "subprocess", "concurrent", "multiprocessing"}
 """Drivers take time from the event loop alone and start no threads."""

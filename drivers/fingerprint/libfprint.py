@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from drivers.base import DeviceFault, Emit, Print
+from drivers.fingerprint import Wish, Wishes
 from drivers.links import ByteLink
 from drivers.links.fprint_helper import PROTOCOL, Codec, Frame, encode
 from gated.lane.events import Device as Part
@@ -39,8 +40,8 @@ class Settings:
     """[fingerprint]. Where libfprint finds one reader, nothing need be said."""
 
     link: ClassVar[str] = "fprint"
-    driver: str = ""
-    """libfprint's driver of the reader that was ordered, like "uru4000"; "": any."""
+    reader: str = ""
+    """libfprint's own driver of the reader that was ordered, like "uru4000"; "": any."""
     device: str = ""
     """Its device id or, where there are two of a kind, its USB port, like "usb:01:00:02"; "": the only one."""
     python: str = "/usr/bin/python3"
@@ -114,18 +115,18 @@ def readers(hello: Frame) -> list[Reader]:
 def choose(settings: Settings, found: list[Reader]) -> Reader:
     """The reader that was ordered. Raises `DeviceFault`."""
     if not found:
-        raise DeviceFault("no_reader", "libfprint knows none of what is plugged in, or may not open it")
+        raise DeviceFault("no_reader", "libfprint knows none of what is plugged in")
     listed = ", ".join(f"{each.driver} {each.port or each.device}" for each in found)
     fitting = [
         each
         for each in found
-        if settings.driver in ("", each.driver) and settings.device in ("", each.device, each.port)
+        if settings.reader in ("", each.driver) and settings.device in ("", each.device, each.port)
     ]
     if not fitting:
-        ordered = " ".join(filter(None, (settings.driver, settings.device)))
+        ordered = " ".join(filter(None, (settings.reader, settings.device)))
         raise DeviceFault("wrong_model", f"no {ordered}, but {listed}")
     if len(fitting) > 1:
-        raise DeviceFault("several_readers", f"{listed}: say which with driver and device")
+        raise DeviceFault("several_readers", f"{listed}: say which with reader and device")
     reader = fitting[0]
     if not reader.pictures:
         raise DeviceFault(
@@ -143,8 +144,17 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"[0-9]+", version))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """The wish that the helper serves. What it says to any other number was given up."""
+
+    number: int
+    wish: Wish
+    mono: float
+
+
 class Device:
-    """The reader. One question at a time goes to the helper; what comes for one that was given up is dropped."""
+    """The reader. One question at a time goes to the helper."""
 
     compares = ""
     threshold = 0.0
@@ -153,13 +163,11 @@ class Device:
     def __init__(self, settings: Settings, link: ByteLink, side: Door = Door.A) -> None:
         self._settings = settings
         self._link = link
-        self._up = False
+        self._wishes = Wishes()
         self._codec = Codec()
-        self._outbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self._writing = asyncio.Lock()
         self._number = 0
-        self._asked: int | None = None
-        self._asked_mono = 0.0
-        self._answer: asyncio.Future[Frame] | None = None
+        self._asked: _Asked | None = None
         self._heard_mono = 0.0
         self._ponged: Any = 0
         self._cool_mono = 0.0
@@ -167,20 +175,11 @@ class Device:
     async def scan(self, template: bytes | None = None) -> Print:
         """See `drivers.base.FingerReader`."""
         assert template is None, "libfprint is asked for pictures alone"
-        frame = await self._ask("scan")
-        # One clock: the helper's monotonic time is ours. Never before the question, never after the answer.
-        mono = min(max(float(frame.header["mono"]), self._asked_mono), asyncio.get_running_loop().time())
-        if frame.header["say"] == "retry":
-            why = str(frame.header["why"])
-            return Print(None, self._ppi(0.0), mono, ADVICE.get(why, Touch.LIFT_FINGER).value)
-        width, height = frame.header["width"], frame.header["height"]
-        image = np.frombuffer(frame.body, np.uint8).reshape(height, width)
-        turned = image[::-1, ::-1] if self._settings.upside_down else image
-        return Print(turned, self._ppi(frame.header["ppmm"]), mono)
+        return await self._wishes.scan()
 
     async def lifted(self) -> None:
         """See `drivers.base.FingerReader`. The sensor looks for a third of a second where no scan has gone before."""
-        await self._ask("lifted")
+        await self._wishes.lifted()
 
     async def run(self, emit: Emit) -> None:
         """See `drivers.base.Driver`."""
@@ -188,15 +187,14 @@ class Device:
         try:
             await asyncio.sleep(self._cool_mono - loop.time())
             await self._link.open()
-            self._codec, self._outbox = Codec(), asyncio.Queue()
+            self._codec, self._asked = Codec(), None
             await self._start()
-            self._up, self._heard_mono = True, loop.time()
+            self._heard_mono = loop.time()
+            self._wishes.open()
             emit(DeviceReady(Part.FINGERPRINT))
-            await _together(self._talk(), self._listen(), self._watch())
+            await _together(self._serve(), self._listen(), self._watch())
         finally:
-            self._up = False
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_exception(DeviceFault("lost"))
+            self._wishes.close()
             await self._link.close()
 
     # -- before it is ready
@@ -205,11 +203,13 @@ class Device:
         settings = self._settings
         hello = await self._await("hello")
         found = readers(hello)
+        if not found and hello.header.get("usb") is False:
+            raise DeviceFault("no_libusb", "USB does not start: the unit needs gated-lane.service.d/usb-reader.conf")
         version = str(hello.header.get("libfprint", ""))
         if settings.libfprint_min and _numbers(version) < _numbers(settings.libfprint_min):
             raise DeviceFault("stale_firmware", f"libfprint {version or '?'} is below {settings.libfprint_min}")
         reader = choose(settings, found)
-        await self._link.write(encode(Frame({"do": "open", "id": 0, "reader": reader.number})))
+        await self._say("open", reader=reader.number)
         await self._await("opened")
 
     async def _await(self, say: str) -> Frame:
@@ -226,30 +226,24 @@ class Device:
 
     # -- while it runs
 
-    async def _ask(self, do: str) -> Frame:
-        if not self._up:
-            raise DeviceFault("not_running")
-        assert self._asked is None, "one scan or lifted at a time"
-        loop = asyncio.get_running_loop()
-        self._asked = self._count()
-        self._asked_mono = loop.time()
-        self._answer = loop.create_future()
-        self._outbox.put_nowait(Frame({"do": do, "id": self._asked}))
-        try:
-            return await self._answer
-        except asyncio.CancelledError:
-            self._outbox.put_nowait(Frame({"do": "cancel", "id": self._count()}))
-            raise
-        finally:
-            self._asked = self._answer = None
-
-    def _count(self) -> int:
+    async def _say(self, do: str, **more: int) -> int:
+        """Ask the helper; the number of the question. One at a time, or their bytes would mingle."""
         self._number += 1
-        return self._number
+        number = self._number
+        async with self._writing:
+            await self._link.write(encode(Frame({"do": do, "id": number, **more})))
+        return number
 
-    async def _talk(self) -> None:
+    async def _serve(self) -> None:
         while True:
-            await self._link.write(encode(await self._outbox.get()))
+            wish = await self._wishes.next()
+            assert wish is not None, "next waits for ever"
+            self._asked = _Asked(self._number + 1, wish, asyncio.get_running_loop().time())
+            await self._say("scan" if wish.scan else "lifted")
+            await asyncio.wait((wish.answer,))
+            self._asked = None
+            if wish.answer.cancelled():
+                await self._say("cancel")
 
     async def _listen(self) -> None:
         while True:
@@ -263,8 +257,7 @@ class Device:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._settings.alive_every_s)
-            pinged, number = loop.time(), self._count()
-            self._outbox.put_nowait(Frame({"do": "ping", "id": number}))
+            pinged, number = loop.time(), await self._say("ping")
             while self._ponged != number:
                 if loop.time() >= max(pinged, self._heard_mono) + self._settings.answer_s_max:
                     raise DeviceFault("no_answer", f"the helper is mute for {self._settings.answer_s_max:g} s")
@@ -278,11 +271,23 @@ class Device:
 
     def _heard(self, frame: Frame) -> None:
         self._judge(frame)
-        said = frame.header
+        said, asked = frame.header, self._asked
         if said.get("say") == "pong":
             self._ponged = said.get("id")
-        elif said.get("id") == self._asked and self._answer is not None and not self._answer.done():
-            self._answer.set_result(frame)
+        elif asked is not None and said.get("id") == asked.number:
+            if (said.get("say") in ("picture", "retry")) is not asked.wish.scan:
+                raise DeviceFault("garbled", "an answer to another question")
+            asked.wish.grant(self._print(frame, asked.mono) if asked.wish.scan else None)
+
+    def _print(self, frame: Frame, asked_mono: float) -> Print:
+        said = frame.header
+        # One clock: the helper's monotonic time is ours. Never before the question, never after the answer.
+        mono = min(max(said["mono"], asked_mono), asyncio.get_running_loop().time())
+        if said["say"] == "retry":
+            return Print(None, self._ppi(0.0), mono, ADVICE.get(str(said.get("why")), Touch.LIFT_FINGER).value)
+        image = np.frombuffer(frame.body, np.uint8).reshape(said["height"], said["width"])
+        turned = image[::-1, ::-1] if self._settings.upside_down else image
+        return Print(turned, self._ppi(said["ppmm"]), mono)
 
     def _judge(self, frame: Frame) -> None:
         """Raises `DeviceFault` where the helper tells of one."""
@@ -314,7 +319,7 @@ class Device:
             raise DeviceFault("wrong_size", f"{width} x {height} instead of {ordered}")
 
     def _ppi(self, ppmm: float) -> float:
-        return self._settings.ppi or round(float(ppmm) * 25.4, 1) or PPI_ASSUMED
+        return self._settings.ppi or round(ppmm * 25.4, 1) or PPI_ASSUMED
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:

@@ -314,20 +314,22 @@ class Helper:
         self._codec = Codec()
         self._reader: Reader | None = None
         self._status = 0
-        version = ""
+        version, usb = "", True
 
         def overheard(domain: str, level: Any, message: str, data: Any = None) -> None:
-            nonlocal version
+            nonlocal version, usb
             found = re.search(r"libfprint version ([0-9.]+)", message)
             version = found[1] if found else version
+            usb = usb and not message.startswith("Could not initialise USB")
 
-        # libfprint has no call for its version but says it when it starts, to whoever listens to debug messages.
-        gi.GLib.log_set_handler("libfprint-context", gi.GLib.LogLevelFlags.LEVEL_DEBUG, overheard, None)
+        # libfprint has no call for either but says them when it starts, to whoever listens.
+        levels = gi.GLib.LogLevelFlags.LEVEL_DEBUG | gi.GLib.LogLevelFlags.LEVEL_MESSAGE
+        gi.GLib.log_set_handler("libfprint-context", levels, overheard, None)
         self._context = gi.FPrint.Context()
         self._context.enumerate()
         self._devices = self._context.get_devices()[:READERS_MAX]
         readers = [describe(gi, device) for device in self._devices]
-        lane.say("hello", protocol=PROTOCOL, libfprint=version, readers=readers)
+        lane.say("hello", protocol=PROTOCOL, libfprint=version, usb=usb, readers=readers)
 
     def run(self) -> int:
         """Until stdin ends, SIGTERM comes, or the reader is gone. Returns the exit status."""

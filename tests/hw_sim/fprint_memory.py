@@ -73,7 +73,7 @@ class MemoryHelper(Glass):
         self.link: ByteLink = _MemoryProcess(self)
         self.fail: str | None = None
         """The next scan ends in this failure."""
-        self.plugged = True
+        self.plugged = self.usb = True
         self._process: MemoryByteLink | None = None
         self._action: asyncio.Task[None] | None = None
         self._lying = False
@@ -99,7 +99,8 @@ class MemoryHelper(Glass):
         unpacker = Unpacker()
         try:
             version = "1.90.1" if self.has(Fault.STALE_FIRMWARE) else LIBFPRINT
-            await self._say({"say": "hello", "protocol": 1, "libfprint": version, "readers": self._readers()})
+            hello = {"say": "hello", "protocol": 1, "libfprint": version, "usb": self.usb}
+            await self._say({**hello, "readers": self._readers()})
             while True:
                 data = await far.read()
                 for said, _ in [] if self.stalled else unpacker.feed(data):
