@@ -28,20 +28,34 @@ PAIRS_MIN = 6
 ROTATION_MAX = np.float32(np.deg2rad(50))
 """Between two impressions; readers have an up and a down."""
 
-_SIDE, _STEPS, _BLUR, _NEIGHBOURS = 85.0, 9, 12.0, 12
-_FADE = 25.0
+# Pixels at 500 an inch, and radians. All were chosen on half of the evaluation's fingers (docs/fingers.md).
+
+# Surroundings: a grid of _STEPS by _STEPS points to _SIDE on each side, each seeing _BLUR far, of the nearest neighbours,
+# which fade out over _FADE; weights of the harmonics of their directions; below _NORM_FLOOR little is known.
+_SIDE, _STEPS, _BLUR, _FADE, _NEIGHBOURS = 85.0, 9, 12.0, 25.0, 12
 _HARMONICS = (0.7, 1.0, 0.7)
 _NORM_FLOOR = 2.0
 _GRID = np.linspace(-_SIDE, _SIDE, _STEPS, dtype=np.float32)
 
+# Candidates: how many at least and at most. Two of them agree if one says of the other's place what it is, give or take
+# _SLACK_PX and a part of their distance, and if their turns differ little. _TURNS of the power iteration.
 _CANDIDATES = (40, 110)
 _SLACK_PX, _SLACK_PART, _SLACK_TURN = 6.0, 0.09, np.float32(np.deg2rad(22))
 _TURNS = 4
+
+# Motions: so many are tried; candidates that agree with a chosen one more than _AGREE do not stand for another. The
+# directions of minutiae count as much as places at an arm of 20 pixels.
 _MOTIONS, _AGREE = 5, 0.15
 _ARM_PX2 = 400.0
+
+# Pairs: how far minutiae may be from each other, and how much wider before the skin's stretching is known. A pair pulls
+# what lies within _ELASTIC_PX along, the less the stiffer.
 _MEET_PX, _MEET_TURN, _WIDE = 11.0, np.float32(np.deg2rad(26)), 1.8
 _ELASTIC_PX, _STIFF = 30.0, 0.3
 _REFINEMENTS = 3
+
+# Score: the common part is where both prints reach in 16 directions, and _RIM_PX beyond. Its minutiae have
+# 2 * _OVERLAP_PART of the weight, all of them the rest; _FEW pairs are worth half of what many are.
 _RIM_PX = 6.0
 _FAN = np.exp(-2j * np.pi * np.arange(16) / 16).astype(np.complex64)
 _OVERLAP_PART, _FEW = 0.33, 6.0
@@ -66,7 +80,7 @@ class Described:
 
 
 def describe(minutiae: Minutiae) -> Described:
-    """Step 1 for all minutiae of a print: a fifth of the time of a comparison."""
+    """Step 1 for all minutiae of a print: a third of the time of a comparison."""
     x, y, angle = (column.astype(np.float32) for column in (minutiae.x, minutiae.y, minutiae.angle))
     if len(x) > MINUTIAE_MAX:
         kept = np.sort(np.argsort(-minutiae.quality.astype(np.int32), kind="stable")[:MINUTIAE_MAX])
