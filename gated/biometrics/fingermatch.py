@@ -30,8 +30,8 @@ ROTATION_MAX = np.float32(np.deg2rad(50))
 
 # Pixels at 500 an inch, and radians. All were chosen on half of the evaluation's fingers (docs/fingers.md).
 
-# Surroundings: a grid of _STEPS by _STEPS points to _SIDE on each side, each seeing _BLUR far, of the nearest neighbours,
-# which fade out over _FADE; weights of the harmonics of their directions; below _NORM_FLOOR little is known.
+# Surroundings: a grid of _STEPS by _STEPS points to _SIDE on each side, each seeing _BLUR far, of the nearest
+# neighbours, which fade out over _FADE; weights of their directions' harmonics; below _NORM_FLOOR little is known.
 _SIDE, _STEPS, _BLUR, _FADE, _NEIGHBOURS = 85.0, 9, 12.0, 25.0, 12
 _HARMONICS = (0.7, 1.0, 0.7)
 _NORM_FLOOR = 2.0
