@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("gated.cli.replay:replay", "Run a journal through the machine again and compare."),
     "record": ("gated.cli.record:record", "Record a device's traffic, sealed (service mode only)."),
     "mrz": ("gated.cli.mrz:mrz", "Read a machine readable zone and print it as JSON."),
-    "lab": ("gated.cli.lab:lab", "Measure faces and thresholds in the laboratory."),
+    "lab": ("gated.cli.lab:lab", "Measure faces, fingers and thresholds in the laboratory."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`gated lab`: measures comparators on photographs. Never touches a lane, its store or its devices."""
+"""`gated lab`: measures comparators on photographs and prints. Never touches a lane, its store or its devices."""
 
 import json
 from pathlib import Path
@@ -17,30 +17,17 @@ from gated.biometrics.laboratory import (
     report,
     subject,
 )
-from models.loader import CACHE
+from gated.cli.lab_finger import finger
+from gated.cli.lab_options import JSON, MODELS, THREADS, THRESHOLD, Unusable, json_wanted, progress_bar
 from models.manifest import ModelError
-
-_MODELS = click.option(
-    "--models",
-    "models_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=CACHE,
-    help="Folder of the networks (`python -m models.obtain` makes it).",
-)
-_THRESHOLD = click.option("--threshold", default="fmr_1e-3", show_default=True, help="A threshold of the manifest.")
-_THREADS = click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-class Unusable(click.ClickException):
-    """A file, folder or network that the command was given cannot be used."""
-
-    exit_code = 2
 
 
 @click.group()
 def lab() -> None:
-    """Measure faces and thresholds in the laboratory."""
+    """Measure faces, fingers and thresholds in the laboratory."""
+
+
+lab.add_command(finger)
 
 
 @lab.group()
@@ -51,10 +38,10 @@ def face() -> None:
 @face.command()
 @click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
-@_MODELS
-@_THRESHOLD
-@_THREADS
-@_JSON
+@MODELS
+@THRESHOLD
+@THREADS
+@JSON
 @click.pass_context
 def compare(
     ctx: click.Context, a: Path, b: Path, models_dir: Path, threshold: str, threads: int, as_json: bool
@@ -74,7 +61,7 @@ def compare(
         raise Unusable(str(error)) from error
     score = float(embeddings[0] @ embeddings[1])
     match = score >= engine.threshold.score
-    if _json_wanted(ctx, as_json):
+    if json_wanted(ctx, as_json):
         point = engine.threshold
         told = {"match": match, "score": score, "threshold": point.score, "threshold_name": point.name}
         click.echo(json.dumps(told | {"fmr": point.fmr, "model": engine.model, "quality": qualities}))
@@ -89,9 +76,9 @@ def compare(
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the results.")
 @click.option("--resamples", type=click.IntRange(0, 100_000), default=500, show_default=True)
 @click.option("--misses", type=click.IntRange(0, 100), default=18, show_default=True, help="Worst pairs on the sheet.")
-@_MODELS
-@_THREADS
-@_JSON
+@MODELS
+@THREADS
+@JSON
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -112,12 +99,12 @@ def evaluate(
         from gated.cli.lab_pictures import det_curves, miss_sheet
     except ImportError as error:
         raise Unusable(f"drawing needs {error.name}: install the extra, gated[lab]") from error
-    quiet = _json_wanted(ctx, as_json)
+    quiet = json_wanted(ctx, as_json)
     try:
         engine = laboratory_engine(models_dir, "fmr_1e-3", threads)
         wanted = read_pairs(pairs)
         paths = sorted({path for pair in wanted for path in (pair.a, pair.b)})
-        with _progress(quiet) as progress:
+        with progress_bar(quiet) as progress:
             task = progress.add_task("pictures", total=len(paths))
             subjects = acquire(engine, paths, lambda: progress.advance(task))
         if sum(one.embedding is not None for one in subjects) < 2:
@@ -134,19 +121,6 @@ def evaluate(
         click.echo(json.dumps(made))
     else:
         _print(made, out)
-
-
-def _json_wanted(ctx: click.Context, as_json: bool) -> bool:
-    """Asked for here, or before the subcommand."""
-    return as_json or bool(getattr(ctx.obj, "as_json", False))
-
-
-def _progress(quiet: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=quiet)
 
 
 def _print(made: dict[str, Any], out: Path) -> None:

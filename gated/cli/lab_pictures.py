@@ -1,4 +1,4 @@
-"""What `gated lab face evaluate` draws: the DET curve and the sheet of worst misses. Needs matplotlib (extra `lab`)."""
+"""What `gated lab` draws: DET curves, histograms, the sheet of worst misses. Needs matplotlib (extra `lab`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 
 from gated.biometrics.evaluate import ERRORS_MIN, Comparisons, det
 from gated.biometrics.laboratory import Subject, read_picture, worst
@@ -32,6 +33,8 @@ def det_curves(sets: Mapping[str, Comparisons], target: Path) -> None:
         firm = (fmr * impostor >= ERRORS_MIN) & (fnmr * genuine >= ERRORS_MIN)
         (line,) = axes.plot(fmr, fnmr, linestyle=":", linewidth=1)
         label = f"{name.replace('_', ' ')} ({genuine:,} genuine, {impostor:,} impostor)"
+        if not fnmr.any():
+            label += ": none missed"
         axes.plot(np.where(firm, fmr, np.nan), fnmr, color=line.get_color(), linewidth=2, label=label)
     axes.set(xscale="log", xlabel="false match rate", ylabel="false non-match rate")
     if missed:
@@ -41,6 +44,37 @@ def det_curves(sets: Mapping[str, Comparisons], target: Path) -> None:
     if axes.has_data():
         axes.legend()
     figure.savefig(target, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def score_picture(
+    name: str,
+    halves: Mapping[str, Comparisons],
+    qualities: Mapping[str, npt.NDArray[np.float64]],
+    thresholds: Mapping[str, float],
+    target: Path,
+) -> None:
+    """Left: how often each score came, by half, genuine and impostor, with the thresholds. Right: the score against
+    the quality of the worse picture (`qualities`, by half)."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), width_ratios=(2, 1))
+    top = max([float(one.score.max(initial=0)) for one in halves.values()] + list(thresholds.values()))
+    edges = np.linspace(0, max(top, 1e-6), 61)
+    for half, compared in halves.items():
+        style = "stepfilled" if half == "test" else "step"
+        for kind, which, colour in (("genuine", compared.same, "tab:green"), ("impostor", ~compared.same, "tab:red")):
+            scores = compared.score[which]
+            label = f"{half}, {kind} ({len(scores):,})"
+            left.hist(scores, edges, histtype=style, color=colour, alpha=0.5 if half == "test" else 1.0, label=label)
+            right.plot(qualities[half][which], scores, ".", color=colour, markersize=3, alpha=0.4)
+    for number, (threshold, value) in enumerate(thresholds.items()):
+        left.axvline(value, color="black", linewidth=1, linestyle=("-", "--", ":", "-.")[number % 4], label=threshold)
+    left.set(yscale="log", xlabel="score", ylabel="pairs", title=f"{name}: scores")
+    left.legend(fontsize=8)
+    right.set(xlabel="quality of the worse picture", ylabel="score", title="quality and score")
+    figure.savefig(target, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
 
 
