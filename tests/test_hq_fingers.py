@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from gated.biometrics.face import Threshold
-from gated.biometrics.finger import FingerError, PrintLook
+from gated.biometrics.finger import FingerError, OnnxFingerEngine, PrintLook
 from gated.biometrics.minutiae import Minutiae
 from gated.biometrics.prints import read_print
 from gated.biometrics.template import FingerTemplate, Format, View, decode, encode
@@ -537,8 +537,6 @@ def test_from_two_real_fingers_to_a_match_in_the_lane(tmp_path: Path) -> None:
     the pictures nothing is kept."""
     prints = shared_data() / "fingers"
     networks()
-    from gated.biometrics.finger import OnnxFingerEngine
-
     engine = OnnxFingerEngine()
     run = CliRunner()
     assert run.invoke(gated_hq, ["keys", str(tmp_path / "keys")]).exit_code == 0

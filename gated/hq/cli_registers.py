@@ -117,17 +117,14 @@ def _enrol_all(
 ) -> list[dict[str, Any]]:
     """What became of each line. Raises `ModelError`."""
     from gated.biometrics.face import OnnxFaceEngine
+    from gated.biometrics.finger import OnnxFingerEngine
     from gated.hq.enrolment import NotEnrolled, person_of
     from gated.hq.registers import RegisterFault
 
     where = (models,) if models else ()
     engine = OnnxFaceEngine(*where)
     with_fingers = any(not isinstance(application, NotEnrolled) and application.fingers for _, application in found)
-    finger_engine = None
-    if with_fingers:
-        from gated.biometrics.finger import OnnxFingerEngine
-
-        finger_engine = OnnxFingerEngine(*where)
+    finger_engine = OnnxFingerEngine(*where) if with_fingers else None
     register = _register(registers, key)
     done: list[dict[str, Any]] = []
     for number, application in found:

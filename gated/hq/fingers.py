@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gated.biometrics.finger import FingerEngine, FingerError
+from gated.biometrics.fingerquality import enrolment_floor
 from gated.biometrics.minutiae import Minutiae
 from gated.biometrics.prints import read_print
 from gated.biometrics.template import FingerTemplate, TemplateError, decode, encode
@@ -29,10 +30,6 @@ HANDS: Final[Mapping[str, tuple[Finger, ...]]] = {
 }
 """Each hand's fingers in the order of E4."""
 _FORMAT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-
-
-def enrolment_floor(finger: Finger) -> int:
-    return {"thumb": 30, "index": 30, "middle": 20, "ring": 10, "little": 10}[finger.value.split("_")[1]]
 
 
 class FingersRefused(Exception):
