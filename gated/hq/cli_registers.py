@@ -56,7 +56,7 @@ def _register(path: Path, key: Path) -> "Register":
     metavar="POSITION=WHY",
     help="A finger that cannot be taken: amputated, bandaged or unreadable. May be repeated.",
 )
-@click.option("--ppi", type=float, help="Pixels an inch of the fingers' pictures, where the files do not tell.")
+@click.option("--ppi", type=float, help="Pixels an inch of the fingers' pictures, whatever the files say.")
 @click.option("--file", "many", type=_FILE, help="Many people: one JSON object a line (docs/enrolment.md).")
 @click.option(
     "--category", default="national", show_default=True, help="Category of traveller, as the policy names it."

@@ -21,7 +21,7 @@ TEMPLATE_BYTES_MAX: Final = 8192
 ROWS_MAX: Final = 10
 """Templates of one person in a lane's cache."""
 MINUTIAE_MIN: Final = 12
-"""Of a template that comes without its picture: with fewer of them nobody is recognised again."""
+"""With fewer of them nobody is recognised again, however clear the ridges are."""
 QUALITY_MAX: Final = 100
 """A template's quality above it is not told."""
 WHY_MISSING: Final = ("amputated", "bandaged", "unreadable")
@@ -39,7 +39,7 @@ class FingersRefused(Exception):
 @dataclass(frozen=True, slots=True)
 class FingerFile:
     """One file of one finger. `format` None: a picture; `iso19794-2`: such a template or one of ANSI/INCITS 378; any
-    other: a template that only the sensor of that name understands. `ppi`: of a picture that does not tell it."""
+    other: a template that only the sensor of that name understands. `ppi`: of a picture, whatever it says itself."""
 
     path: Path
     format: str | None = None
@@ -158,7 +158,7 @@ def _picture(finger: Finger, file: FingerFile, engine: FingerEngine | None) -> t
     if quality < enrolment_floor(finger):
         return quality, None, b""
     minutiae = engine.extract(image, ppi)
-    return quality, minutiae, encode(FingerTemplate.of(minutiae, finger, quality))
+    return quality, minutiae, encode(_enough(FingerTemplate.of(minutiae, finger, quality)))
 
 
 def _standard(finger: Finger, path: Path) -> tuple[int | None, Minutiae, bytes]:
@@ -172,10 +172,15 @@ def _standard(finger: Finger, path: Path) -> tuple[int | None, Minutiae, bytes]:
         raise FingerError("the template says that it is of another finger: look at which finger it was taken of")
     view = max(own, key=lambda each: each.quality if each.quality <= QUALITY_MAX else -1)
     quality = view.quality if view.quality <= QUALITY_MAX else None
-    if len(view.points) < MINUTIAE_MIN:
-        raise FingerError(f"the template has {len(view.points)} minutiae, at least {MINUTIAE_MIN} are needed")
     minutiae = view.minutiae
-    return quality, minutiae, encode(FingerTemplate.of(minutiae, finger, quality or 0))
+    return quality, minutiae, encode(_enough(FingerTemplate.of(minutiae, finger, quality or 0)))
+
+
+def _enough(template: FingerTemplate) -> FingerTemplate:
+    found = len(template.views[0].points)
+    if found < MINUTIAE_MIN:
+        raise FingerError(f"{found} minutiae, at least {MINUTIAE_MIN} are needed: take it again or mark it unreadable")
+    return template
 
 
 def _content(path: Path) -> bytes:
