@@ -37,6 +37,9 @@ _HARMONICS = (0.7, 1.0, 0.7)
 _NORM_FLOOR = 2.0
 _GRID = np.linspace(-_SIDE, _SIDE, _STEPS, dtype=np.float32)
 
+# Multiplications of a product that OpenBLAS leaves to one thread (its interface/gemm.c, SMP_THRESHOLD_MIN, four times).
+_ALONE = 1 << 18
+
 # Candidates: how many at least and at most. Two of them agree if one says of the other's place what it is, give or take
 # _SLACK_PX and a part of their distance, and if their turns differ little. _TURNS of the power iteration.
 _CANDIDATES = (40, 110)
@@ -102,7 +105,7 @@ def compare_described(a: Described, b: Described) -> float:
     if _order(b) < _order(a):
         a, b = b, a
     turn = _wrapped(a.angle[:, None] - b.angle)
-    alike = 2 * (a.surroundings @ b.surroundings.T) / (a.norm[:, None] + b.norm + _NORM_FLOOR)
+    alike = 2 * _products(a.surroundings, b.surroundings) / (a.norm[:, None] + b.norm + _NORM_FLOOR)
     alike[np.abs(turn) > ROTATION_MAX] = -1
     supports = _candidates(a, b, turn, alike)
     if supports is None:
@@ -119,6 +122,16 @@ def compare_described(a: Described, b: Described) -> float:
 def _order(print_: Described) -> tuple[int, bytes, bytes]:
     """Which of two comes first does not depend on how they were given."""
     return len(print_), print_.place.tobytes(), print_.angle.tobytes()
+
+
+def _products(a: Floats, b: Floats) -> Floats:
+    """`a @ b.T`, in steps that numpy's BLAS does not share out among threads: on a busy machine they wait for each
+    other twenty times as long as they work. For the same reason matrices meet vectors in `einsum` below."""
+    made = np.empty((len(a), len(b)), np.float32)
+    rows = max(_ALONE // b.size, 1)
+    for start in range(0, len(a), rows):
+        np.matmul(a[start : start + rows], b.T, out=made[start : start + rows])
+    return made
 
 
 def _surroundings(place: Complexes, angle: Floats) -> Floats:
@@ -166,8 +179,8 @@ def _candidates(a: Described, b: Described, turn: Floats, alike: Floats) -> tupl
     agree[(i[:, None] == i) | (j[:, None] == j)] = 0
     rank = value
     for _ in range(_TURNS):
-        rank = agree @ rank
-        length = np.sqrt(rank @ rank)
+        rank = np.einsum("ij,j->i", agree, rank)
+        length = np.sqrt(np.sum(rank * rank))
         if length < 1e-9:
             return None
         rank = rank / length
@@ -210,7 +223,7 @@ def _refined(
     spin = _unit(spin + _ARM_PX2 * (weight @ np.exp(1j * turn[i, j]).astype(np.complex64)))
     moved = (b.place - middle_b) * spin + middle_a
     pull = np.exp(np.abs(moved[:, None] - moved[j]) ** 2 * (-0.5 / _ELASTIC_PX**2)) * weight
-    moved = moved + (pull @ (there - moved[j])) / (pull.sum(1) + _STIFF * total / len(i))
+    moved = moved + np.einsum("ij,j->i", pull, there - moved[j]) / (pull.sum(1) + _STIFF * total / len(i))
     return moved, _nearest(_cost(a.place[:, None] - moved, turn - np.angle(spin), 1.0))
 
 
