@@ -1,8 +1,8 @@
-"""The control socket's messages, who may send which, and the client. The daemon's end is `gated.control_socket`.
+"""The control socket's requests, who may send which, and the client. The daemon's end is `gated.control_socket`.
 
-One connection carries one request and its answer, each one line of JSON; `watch` answers with a line for every
-change. The kernel says who asks (SO_PEERCRED), the socket's mode says who may connect, and each request says
-which of them may ask it. Nothing that travels here is personal. See docs/decisions/0003-control-socket.md.
+One connection carries one request and its answer (`gated.control_views`), each one line of JSON; `watch` answers with a
+line for every change. The kernel says who asks (SO_PEERCRED), the socket's mode says who may connect, and each request
+says which of them may ask it. Nothing that travels here is personal. See docs/decisions/0003-control-socket.md.
 """
 
 import base64
@@ -17,52 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 REQUEST_BYTES_MAX = 65_536
 ANSWER_BYTES_MAX = 1_048_576
 
 Answer = Mapping[str, Any]
-
-
-class DoorView(TypedDict):
-    """A leaf as `status` tells it. `open`: what the contacts say, None where they cannot; `requested`: what we ask."""
-
-    open: bool | None
-    requested: bool
-
-
-class AlarmView(TypedDict):
-    """One of the last alarms. `utc`: ISO 8601."""
-
-    utc: str
-    code: str
-    detail: str
-
-
-class Snapshot(TypedDict):
-    """The answer to `status`, and each line of `watch`. Nothing in it is personal."""
-
-    lane: str
-    site: str
-    topology: str
-    boot: str
-    state: str
-    prompt: str
-    since_s: float
-    deadline_s: float | None
-    ticket: int | None
-    doors: dict[str, DoorView]
-    persons: int
-    thing: bool
-    faults: list[str]
-    devices: dict[str, str]
-    uplink: str
-    outbox: dict[str, int]
-    counters: dict[str, int]
-    last_alarms: list[AlarmView]
-    service: str | None
-    closed_by: str | None
 
 
 # -- who asks ------------------------------------------------------------------------------------------------
@@ -155,7 +115,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Status(Request):
-    """Answered by a `Snapshot`."""
+    """Answered by a `control_views.Snapshot`."""
 
     op: ClassVar[str] = "status"
     needs: ClassVar[Right] = Right.LOOK
@@ -281,6 +241,20 @@ class RecordDevices(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class TestFingers(Request):
+    """Whoever likes lays fingers on the reader for `seconds`; service mode only. Nothing of a finger is kept or told.
+
+    Answered by a `control_views.FingerLine` for whatever happens, until the time is over or the client goes."""
+
+    op: ClassVar[str] = "test_fingers"
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= 600:
+            raise ValueError("seconds must be more than 0 and at most 600")
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown(_Named):
     """Finish whoever is inside, then end the daemon."""
 
@@ -291,7 +265,7 @@ REQUESTS: dict[str, type[Request]] = {
     kind.op: kind
     for kind in (
         Status, Watch, ServiceOn, ServiceOff, MoveDoor, CloseLane, OpenLane, ResetLane,
-        RelayOrder, UplinkState, ShowCache, RecordDevices, Shutdown,
+        RelayOrder, UplinkState, ShowCache, RecordDevices, TestFingers, Shutdown,
     )
 }  # fmt: skip
 
@@ -358,9 +332,13 @@ class Client:
 
     def watch(self) -> Iterator[dict[str, Any]]:
         """A snapshot now and one for each change, until the daemon goes. Raises `Refused`, `Unavailable`."""
+        return self.stream(Watch())
+
+    def stream(self, request: Request, silent_s_max: float | None = None) -> Iterator[dict[str, Any]]:
+        """Every line of an answer that has many. Raises as `ask`, also where none comes for `silent_s_max`."""
         with self._connect() as connection:
-            connection.settimeout(None)
-            yield from self._answers(connection, Watch())
+            connection.settimeout(silent_s_max)
+            yield from self._answers(connection, request)
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

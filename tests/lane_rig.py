@@ -18,7 +18,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from gated.control import Client, Snapshot, Status, Unavailable
+from gated.control import Client, Status, Unavailable
+from gated.control_views import Snapshot
 from gated.hq import keys
 from gated.hq.publisher import publish
 from gated.hq.registers import Paper as RegisteredPaper

@@ -23,8 +23,9 @@ from gated import control
 from gated.cli import COMMANDS, checks, gated
 from gated.cli.drawing import lane_lines, line
 from gated.config import load
-from gated.control import Answer, Code, Peer, Refused, Request, Snapshot
+from gated.control import Answer, Code, Peer, Refused, Request
 from gated.control_socket import serve
+from gated.control_views import Snapshot
 from gated.daemon.plan import machine_of
 from gated.lane import events as ev
 from gated.store.db import LaneDb

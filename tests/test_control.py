@@ -166,6 +166,7 @@ def test_watch_streams_until_either_end_goes(daemon: Daemon) -> None:
         (b'{"op": "record", "device": "../x", "seconds": 1}\n', "record: device must be the name"),
         (b'{"op": "record", "device": "chip", "seconds": NaN}\n', "record: seconds must be more than 0"),
         (b'{"op": "record", "device": "chip", "seconds": true}\n', "record: seconds must be a number"),
+        (b'{"op": "test_fingers", "seconds": 601}\n', "test_fingers: seconds must be more than 0"),
         (b'{"op": "status"}', "ends before its line does"),
         (b"x" * (control.REQUEST_BYTES_MAX + 10), "longer than 65536 bytes"),
     ],
@@ -182,7 +183,8 @@ def test_every_request_survives_the_wire() -> None:
         control.Status(), control.Watch(), control.ServiceOn("a"), control.ServiceOff("a"),
         control.MoveDoor("B", False), control.CloseLane("a"),
         control.OpenLane("a"), control.ResetLane("a"), control.RelayOrder.of(b"x"),
-        control.UplinkState(True), control.ShowCache(), control.RecordDevices("chip", 2.5), control.Shutdown("a"),
+        control.UplinkState(True), control.ShowCache(), control.RecordDevices("chip", 2.5),
+        control.TestFingers(30), control.Shutdown("a"),
     ]  # fmt: skip
     assert {type(e) for e in examples} == set(control.REQUESTS.values())
     assert [control.decode(control.encode(e)) for e in examples] == examples

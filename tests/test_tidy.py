@@ -13,14 +13,16 @@ PRODUCT = ("gated", "drivers", "models")
 # the longest fitting row counts. `drivers` has a rule of its own below.
 _SHARED = ("gated.wire", "gated.store", "gated.config", "gated.control", "gated.mqtt", "gated.notify", "gated.logs")
 _BELOW_DAEMON = (
-    "gated.biometrics", "gated.config", "gated.control", "gated.control_socket", "gated.guidance", "gated.icao",
-    "gated.lane", "gated.logs", "gated.notify", "gated.store", "gated.toml", "gated.wire", "drivers", "models",
+    "gated.biometrics", "gated.config", "gated.control", "gated.control_socket", "gated.control_views",
+    "gated.guidance", "gated.icao", "gated.lane", "gated.logs", "gated.notify", "gated.store", "gated.toml",
+    "gated.wire", "drivers", "models",
 )  # fmt: skip
 RULE: dict[str, tuple[str, ...]] = {
     "gated": (),
     "gated.toml": (),
     "gated.config": ("gated.toml",),
     "gated.control": (),
+    "gated.control_views": (),
     "gated.control_socket": ("gated.control",),
     "gated.lazy": (),
     "gated.logs": (),

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gated.control import DoorView, Snapshot
+from gated.control_views import DoorView, Snapshot
 from gated.guidance.prompts import load
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import click
 from gated.cli.here import Here, command_here
 
 if TYPE_CHECKING:
-    from gated.control import Snapshot
+    from gated.control_views import Snapshot
 
 
 @click.command(

@@ -11,7 +11,7 @@ from gated.cli.here import Here, command_here
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gated.control import Snapshot
+    from gated.control_views import Snapshot
 
 RETRY_S = 1.0
 

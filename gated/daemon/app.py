@@ -106,6 +106,7 @@ class App:
             Authority((orders_public,), config.identity.id, boot),
             self._order_refused,
             self.recorder.record,
+            self.fingers.test,
             self.stop,
         )
         self.facts = Facts(shape_of(config).direction, self.lane.rules)
@@ -171,6 +172,7 @@ class App:
             self.writer.add(Job(now.utc, note=("closed", "1" if self.lane.closed_by else "")))
         if self.lane.service_by is None:
             self.recorder.stop()
+            self.fingers.end_test("service_over")
         if self.lane.state is not self._state:
             self._state = self.lane.state
             note = ("reset_needed", "1" if self.lane.reset_needed else "")

@@ -3,13 +3,16 @@
 The reader is dark until somebody is asked for a finger. Prints never become events and are kept by nothing here."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
 from drivers.base import DeviceFault, Emit, FingerReader, Print
 from gated.biometrics.finger import FingerEngine, FingerError
+from gated.control import Code, Refused
+from gated.control_views import FingerLine
 from gated.daemon.crashes import told
+from gated.daemon.fingertest import FingerTest
 from gated.daemon.workers import Workers
 from gated.icao.check import Check
 from gated.lane.commands import CompareFinger
@@ -41,11 +44,13 @@ class Fingers:
         self._advised = False
         """Whether the passenger was told something since they were last asked for the finger."""
         self._task: asyncio.Task[None] | None = None
+        self._test: FingerTest | None = None
 
     def compare(self, command: CompareFinger) -> None:
         """Answer with one `FingerCompared` within the command's time, whatever the reader does.
 
         Only a request that is followed by another one, or whose ticket ends, is not answered: nobody waits for it."""
+        self.end_test("passenger")
         self._drop()
         try:
             template = self._template_of(command.subject, command.finger)
@@ -66,8 +71,29 @@ class Fingers:
             self._ticket = None
 
     def close(self) -> None:
-        """As `forget`, whoever it is."""
+        """As `forget`, whoever it is; a test too."""
+        self.end_test("stopping")
         self._drop()
+
+    async def test(self, seconds: float) -> AsyncIterator[FingerLine]:
+        """Let a technician try the reader. Raises `Refused` without one, and while anybody else uses it."""
+        if self._reader is None:
+            raise Refused(Code.REFUSED, "this lane has no fingerprint reader: see [fingerprint] in lane.toml")
+        if self._test is not None or (self._task is not None and not self._task.done()):
+            raise Refused(Code.BUSY, "the fingerprint reader is in use: another test, or a passenger's finger")
+        test = self._test = FingerTest(self._reader, self._workers)
+        lines = test.lines(seconds)
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            await lines.aclose()
+            self._test = None
+
+    def end_test(self, why: str) -> None:
+        """As `FingerTest.end`, where one is under way."""
+        if self._test is not None:
+            self._test.end(why)
 
     def _drop(self) -> None:
         if self._task is not None:

@@ -11,6 +11,7 @@ import structlog
 from drivers.base import Emit
 from gated import control
 from gated.control import Answer, Code, Peer, Refused, Request
+from gated.control_views import FingerLine
 from gated.daemon.clock import Clock
 from gated.daemon.lookup import LookUp
 from gated.daemon.status import Status
@@ -48,11 +49,12 @@ class Requests:
         authority: Authority,
         refused: Callable[[str, str], None],
         record: Callable[[str, float], Awaitable[dict[str, Any]]],
+        test_fingers: Callable[[float], AsyncIterator[FingerLine]],
         stop: Callable[[], None],
     ) -> None:
         self._emit, self._clock, self._status, self._look_up = emit, clock, status, look_up
         self._authority = authority
-        self._refused, self._record, self._stop = refused, record, stop
+        self._refused, self._record, self._test_fingers, self._stop = refused, record, test_fingers, stop
         self._seen = Seen()
         self._waiting: dict[str, asyncio.Future[cmd.Answer]] = {}
         self._uplink_told = asyncio.Event()
@@ -93,11 +95,10 @@ class Requests:
             case control.ShowCache():
                 return self._cache()
             case control.RecordDevices(device, seconds):
-                if self._status.snapshot()["service"] is None:
-                    raise Refused(
-                        Code.REFUSED, "recording works only in service mode: gated service on --technician NAME"
-                    )
+                self._serviced("recording")
                 return await self._record(device, seconds)
+            case control.TestFingers(seconds):
+                return self._finger_test(seconds, peer)
             case control.Shutdown(by):
                 log.info("shutdown asked for", by=by, user=peer.name)
                 self._stop()
@@ -155,6 +156,20 @@ class Requests:
         finally:
             self._waiting.pop(order, None)
         return {"order": order, "accepted": answer.accepted, "why": answer.why}
+
+    def _serviced(self, what: str) -> None:
+        if self._status.snapshot()["service"] is None:
+            raise Refused(Code.REFUSED, f"{what} works only in service mode: gated service on --technician NAME")
+
+    def _finger_test(self, seconds: float, peer: Peer) -> AsyncIterator[Answer]:
+        state = self._status.snapshot()["devices"].get(ev.Device.FINGERPRINT.value)
+        if state is not None:
+            self._serviced("a test")
+        if state == "lost":
+            why = "the fingerprint reader is lost: gated check says what to do, the lane's log why"
+            raise Refused(Code.REFUSED, why)
+        log.info("fingerprint reader is tested", user=peer.name, seconds=seconds)
+        return self._test_fingers(seconds)
 
     def _cache(self) -> Answer:
         cache = self._look_up.cache

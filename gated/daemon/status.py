@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from gated.control import AlarmView, Snapshot
+from gated.control_views import AlarmView, Snapshot
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Now

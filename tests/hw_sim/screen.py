@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gated.cli.drawing import view
-from gated.control import Client, Refused, Snapshot, Unavailable
+from gated.control import Client, Refused, Unavailable
+from gated.control_views import Snapshot
 
 LINES = 12
 WORDS = {"added": "comes", "removed": "has gone"}
