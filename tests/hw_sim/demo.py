@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
 from tests.hw_sim.gallery import IMPOSTORS, GalleryError, people
+from tests.hw_sim.glasses import READERS
 from tests.hw_sim.screen import Screen, table
 
 VAR = ROOT / "var"
@@ -56,6 +57,12 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep everything here: databases, logs, picture")
     parser.add_argument("--speed", type=float, default=1.2, metavar="X", help="how much faster than life people move")
     parser.add_argument("--impostors", type=float, default=IMPOSTORS, metavar="SHARE", help="0.25 to 0.9 of all")
+    parser.add_argument(
+        "--finger-reader",
+        choices=list(READERS),
+        default="usb_image",
+        help="the lane's fingerprint reader (usb_image); libfprint needs Debian's gir1.2-fprint-2.0 and python3-gi",
+    )
     chosen = parser.parse_args(given)
     if not 0.25 <= chosen.impostors <= 0.9:
         parser.error("--impostors must be 0.25 to 0.9")
@@ -121,7 +128,7 @@ def _run(
     from tests.hw_sim.site import Plan, prepare
 
     mosquitto()
-    for name in ("yunet", "sface"):
+    for name in ("yunet", "sface", "leader")[: None if chosen.finger_reader != "none" else 2]:
         if not (CACHE / f"{name}.onnx").exists():
             raise CrewError(f"the network {name} is not there: make models (or python -m models.obtain)")
     if work.exists() and any(work.iterdir()):
@@ -141,6 +148,7 @@ def _run(
         impostors=chosen.impostors,
         known=(),
         sockets=str(sockets),
+        reader=chosen.finger_reader,
     )
     everybody = people(folder)
     screen.say(f"enrolling people from {folder}")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from tests.hw_sim.cast import Cast, Enrolment, Manner, Passenger, Truth
-from tests.hw_sim.papers import Paper, passport
+from tests.hw_sim.cast import INDEX_FINGERS, Cast, Enrolment, Manner, Passenger, Proof, Truth
+from tests.hw_sim.papers import Paper, passport, residence_card
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 IMPOSTORS = 0.3
@@ -27,6 +27,16 @@ MANNERS = {
     Manner.LOOKS_AWAY: 4,
 }
 """What genuine passengers of the demonstration do: nothing that a good lane would not forgive."""
+
+PROOFS = {Proof.FACE: 10, Proof.EITHER: 35, Proof.BOTH: 45, Proof.FINGERS: 10}
+"""At a lane with a fingerprint reader."""
+FINGERED_MAX = 24
+"""So many people have fingers enrolled at most: making and extracting them takes a second each."""
+LOOKALIKES = 0.5
+"""Of the impostors who show a resident's document: so many have their face, as twins do, and fingers of their own."""
+NOBODYS_HAND = 1_000_000
+BANDAGED = 0.15
+"""So many of those with fingers have a plaster on the first one that is asked for."""
 
 
 class GalleryError(Exception):
@@ -78,29 +88,56 @@ def candidates(everybody: Sequence[Person], seed: int) -> list[int]:
     return random.Random(f"counter {seed}").sample(enrolled, len(enrolled))
 
 
-def paper_of(person: int, seed: int, today: date) -> Paper:
-    """The passport with which a person was enrolled."""
-    return passport(random.Random(f"paper {seed} {person}"), person, today)
+def paper_of(person: int, seed: int, today: date, proof: Proof = Proof.FACE) -> Paper:
+    """The document with which a person was enrolled."""
+    make = residence_card if proof is Proof.BOTH else passport
+    return make(random.Random(f"paper {seed} {person}"), person, today)
+
+
+def proofs_of(people_known: Sequence[int], seed: int) -> dict[int, Proof]:
+    """How each of them proves themselves at a lane with a fingerprint reader; the first few have fingers enrolled."""
+    rng = random.Random(f"proofs {seed}")
+    drawn = rng.choices(list(PROOFS), list(PROOFS.values()), k=len(people_known))
+    return {
+        person: proof if k < FINGERED_MAX else Proof.FACE
+        for k, (person, proof) in enumerate(zip(people_known, drawn, strict=True))
+    }
+
+
+def enrolment_of(person: int, seed: int, today: date, proof: Proof) -> Enrolment:
+    """As HQ's counter knows them."""
+    paper = paper_of(person, seed, today, proof)
+    category = "resident" if proof is Proof.BOTH else "national"
+    fingers = () if proof is Proof.FACE else INDEX_FINGERS
+    return Enrolment(person, paper, frozenset(), category, proof is not Proof.FINGERS, fingers)
 
 
 def show(
-    everybody: Sequence[Person], known: Sequence[int], seed: int, count: int, today: date, share: float = IMPOSTORS
+    everybody: Sequence[Person],
+    known: Sequence[int],
+    seed: int,
+    count: int,
+    today: date,
+    share: float = IMPOSTORS,
+    fingers: bool = False,
 ) -> Show:
     """Who comes: seeded, a `share` of them (at least a quarter) impostors who show the document of somebody enrolled.
 
-    `known`: whom the counter enrolled. The same arguments give the same show, in whichever process."""
+    `known`: whom the counter enrolled; `fingers`: some of them with fingers. The same arguments give the same show, in
+    whichever process."""
     rng = random.Random(f"show {seed}")
-    papers = {k: paper_of(k, seed, today) for k in known}
+    proofs = proofs_of(known, seed) if fingers else dict.fromkeys(known, Proof.FACE)
+    enrolments = {k: enrolment_of(k, seed, today, proofs[k]) for k in known}
     impostors = max(math.ceil(count / 4), round(count * share)) if count > 1 else 0
     others = round(count * OTHERS)
     truths = [Truth.IMPOSTOR] * impostors + [rng.choice(_OTHERS) for _ in range(others)]
     truths += [Truth.GENUINE] * (count - len(truths))
     rng.shuffle(truths)
-    made = Show(Cast([], [Enrolment(k, papers[k]) for k in known], len(everybody), today), {}, [])
+    made = Show(Cast([], list(enrolments.values()), len(everybody), today), {}, [])
     deck: list[int] = []
     for take, truth in enumerate(truths):
         deck = deck or rng.sample(sorted(known), len(known))
-        made.cast.passengers.append(_passenger(rng, made, everybody, papers, take, truth, deck.pop()))
+        made.cast.passengers.append(_passenger(rng, made, everybody, enrolments, take, truth, deck.pop()))
     singles = [person.shown[0] for person in everybody if person.enrolled is None]
     made.strangers = rng.sample(singles, min(8, len(singles))) or [everybody[known[-1]].shown[0]]
     return made
@@ -113,14 +150,17 @@ def _passenger(
     rng: random.Random,
     made: Show,
     everybody: Sequence[Person],
-    papers: dict[int, Paper],
+    enrolments: dict[int, Enrolment],
     take: int,
     truth: Truth,
     owner: int,
 ) -> Passenger:
     """`owner`: whose turn it is to come, or to have their document abused."""
-    person, paper, flags = owner, papers[owner], frozenset[str]()
-    if truth is Truth.IMPOSTOR:
+    enrolled = enrolments[owner]
+    person, paper, flags, hand = owner, enrolled.paper, frozenset[str](), None
+    if truth is Truth.IMPOSTOR and enrolled.category == "resident" and rng.random() < LOOKALIKES:
+        truth, hand = Truth.LOOKALIKE, NOBODYS_HAND + take
+    elif truth is Truth.IMPOSTOR:
         person = rng.choice([k for k in range(len(everybody)) if k != owner])
     elif truth is not Truth.GENUINE:
         # Somebody of whom HQ knows something else: a document of their own, so that nobody else is troubled by it.
@@ -132,4 +172,10 @@ def _passenger(
     other = passport(rng, -1, made.cast.today) if manner is Manner.WRONG_DOCUMENT_FIRST else None
     made.photos[take] = rng.choice(everybody[person].shown)
     name = f"p{take + 1:03}"
-    return Passenger(name, person, paper, truth, manner, rng.randrange(2**32), other_paper=other, take=take)
+    made_up = Passenger(
+        name, person, paper, truth, manner, rng.randrange(2**32), other_paper=other, take=take, hand=hand
+    )
+    if enrolled.fingers and truth is Truth.GENUINE and rng.random() < BANDAGED:
+        made_up.bandaged = frozenset(INDEX_FINGERS[:1])
+        made_up.sure = enrolled.face
+    return made_up

@@ -1,7 +1,8 @@
 """The lane daemon as a process of its own whose pins lead to the simulated gate: `python -m tests.hw_sim.lane_process`.
 
-Everything but the pin factory is what a real lane runs: serial links (to ptys), OpenCV's capture (from HTTP), the real
-networks, the real store. The wheel carries none of this, so no configuration can put a gate on fake pins.
+Everything but the pin factory and what lies below USB and libfprint is what a real lane runs: serial links (to ptys),
+OpenCV's capture (from HTTP), the real networks, the real store. The wheel carries none of this, so no configuration can
+put a gate on fake pins.
 """
 
 import sys
@@ -12,6 +13,7 @@ from drivers.links.pins import GpiozeroLink
 from gated.config import ConfigError, load
 from gated.daemon import links as daemon_links
 from gated.daemon.app import main
+from tests.hw_sim import glasses
 from tests.hw_sim.gatesim import SocketPins
 
 
@@ -19,6 +21,8 @@ def run(config: Path, pins: Path) -> int:
     """`pins`: the Unix socket of a `tests.hw_sim.gatesim.PinServer`. Returns the exit code."""
 
     def links(section: str, settings: Any) -> Any:
+        if section == "fingerprint":
+            return glasses.link(settings, pins.parent) or daemon_links.real(section, settings)
         if section in ("door", "indicator"):
             return GpiozeroLink(lambda: SocketPins(pins), allow_env=True, pull="down")
         return daemon_links.real(section, settings)

@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 
+from gated.biometrics.finger import OnnxFingerEngine
 from gated.control import Client, Status, Unavailable
 from gated.hq.archive import Archive
 from gated.hq.keys import secret
@@ -26,11 +27,14 @@ from gated.mqtt import Broker
 from gated.store.acks import AckedHeadsReader
 from gated.store.outbox import OutboxReader
 from gated.store.sql import StoreError
-from gated.wire.facts import AlarmRaised, Fact, OfficerCalled
+from gated.wire.facts import AlarmRaised, Fact, OfficerCalled, VerdictReached
 from gated.wire.orders import Action
 from gated.wire.record import Record
-from tests.hw_sim.gallery import Show, people, show
+from tests.hw_sim.display import Display, Drawn
+from tests.hw_sim.gallery import Show, people
 from tests.hw_sim.gatesim import PinServer
+from tests.hw_sim.glasses import Glassware
+from tests.hw_sim.hands import Glass
 from tests.hw_sim.happenings import Happening, Topology, What
 from tests.hw_sim.officer import NAME, Officer
 from tests.hw_sim.picture import HEIGHT, WIDTH, Canvas, Cutter
@@ -140,7 +144,16 @@ class Simulator:
         self.pins = PinServer(plan.pins, self.board, INPUTS, {**REQUESTS, **LAMPS})
         self.pty = Pty(link=folder / "passport")
         self.reader = ElyctisReader(self.pty, random.Random(plan.seed))
-        made = show(people(Path(plan.people)), plan.known, plan.seed, plan.passengers, plan.day, plan.impostors)
+        made = plan.show(people(Path(plan.people)))
+        self.reader_of_fingers = None
+        if plan.reader != "none":
+            self.reader_of_fingers = Glassware(
+                plan.reader,
+                Path(plan.sockets),
+                random.Random(f"fingers {plan.seed}"),
+                lambda: OnnxFingerEngine(Path(plan.models), "fmr_1e-3", 1),
+            )
+        self.display = Display(plan.control)
         self.world = World(
             plan.seed,
             Topology.MANTRAP,
@@ -151,6 +164,8 @@ class Simulator:
             gap_s=(0.3, 1.5),
             pace=plan.speed,
             green=lambda side: self.board.output(f"{side}_green"),
+            glass=self._glass(made),
+            display=lambda: self.display.says,
         )
         self.trace = Trace(self.world.monitor)
         self.world.gate.observers.append(self.trace.observe)
@@ -160,10 +175,20 @@ class Simulator:
         self.officer = Officer(self.world, self._order, delay_s=(2.0, 4.0))
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def _glass(self, made: Show) -> Glass | None:
+        if self.reader_of_fingers is None:
+            return None
+        book = Drawn(self.plan.seed, self.reader_of_fingers.model.size)
+        book.draw(passenger for passenger in made.cast.passengers if len(passenger.paper.lines) == 3)
+        return Glass(self.reader_of_fingers.sensor, book)
+
     async def run(self, stop: asyncio.Event) -> None:
         """The whole demonstration, until HQ has every record of it; then the devices stay until `stop`."""
         await self.pins.start()
         await self.camera.start()
+        if self.reader_of_fingers is not None:
+            self.reader_of_fingers.start()
+            self.display.start()
         mirror = asyncio.create_task(self.reader.run())
         desk = asyncio.create_task(self._read_alarms())
         ear = asyncio.create_task(self._listen())
@@ -180,16 +205,26 @@ class Simulator:
             for task in (mirror, desk, ear):
                 task.cancel()
             await asyncio.gather(mirror, desk, ear, return_exceptions=True)
+            if self.reader_of_fingers is not None:
+                self.display.stop()
+                await self.reader_of_fingers.stop()
             await self.camera.stop()
             await self.pins.stop()
             self.pty.unplug()
 
     def _result(self, drained: bool) -> None:
-        records = settled(self.hq.facts(), lambda utc: utc.timestamp())
+        facts = self.hq.facts()
+        records = settled(facts, lambda utc: utc.timestamp())
+        verdicts = [fact for _, _, fact in facts if isinstance(fact, VerdictReached)]
         report = compare(self.world.monitor, records)
         broken = self.hq.broken()
         result = report.as_dict() | self.trace.measures()
-        result |= {"tickets": len(records), "chains_broken": len(broken)}
+        result |= {
+            "tickets": len(records),
+            "chains_broken": len(broken),
+            "fingers_compared": sum(verdict.finger_tries for verdict in verdicts),
+            "granted_with_finger": sum(v.decision == "grant" and v.fingers_matched > 0 for v in verdicts),
+        }
         result["clean"] = report.clean and drained and not broken
         result["explanations"] += broken
         if not drained:

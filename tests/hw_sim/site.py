@@ -2,19 +2,20 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from drivers.links import Pin
-from gated.biometrics.face import OnnxFaceEngine
 from gated.hq import keys
-from gated.hq.enrolment import Application, NotEnrolled, person_of
+from gated.hq.enrolment import NotEnrolled
 from gated.hq.publisher import publish
 from gated.hq.registers import Register
-from tests.hw_sim.cast import Enrolment
-from tests.hw_sim.gallery import GalleryError, Person, candidates, paper_of, show
+from tests.hw_sim.counter import Counter
+from tests.hw_sim.gallery import GalleryError, Person, Show, candidates, show
+from tests.hw_sim.glasses import READERS, section
 
 SITE, LANE = "demo", "lane-1"
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
@@ -54,6 +55,8 @@ class Plan:
     """Whom the counter enrolled, as numbers in the folder's order."""
     sockets: str
     """A folder with a short name: the path of a Unix socket holds a hundred letters."""
+    reader: str = "none"
+    """The fingerprint reader, of `tests.hw_sim.glasses.READERS`."""
 
     def write(self, folder: Path) -> None:
         (folder / "plan.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
@@ -66,6 +69,12 @@ class Plan:
     @property
     def day(self) -> date:
         return date.fromisoformat(self.today)
+
+    def show(self, everybody: Sequence[Person]) -> Show:
+        """Who comes."""
+        return show(
+            everybody, self.known, self.seed, self.passengers, self.day, self.impostors, fingers=self.reader != "none"
+        )
 
     @property
     def pins(self) -> Path:
@@ -99,33 +108,32 @@ def prepare(folder: Path, plan: Plan, everybody: Sequence[Person], say: Callable
 
 def _enrol(register: Register, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
     """The first photograph of each, until as many are enrolled as will come."""
-    engine = OnnxFaceEngine(Path(plan.models), THRESHOLD, 2)
+    with tempfile.TemporaryDirectory(prefix="gated-counter-") as folder:
+        return _at_the_counter(Counter(plan, everybody, register, Path(folder), THRESHOLD), plan, everybody, say)
 
-    def enrol(enrolment: Enrolment) -> None:
-        photograph = everybody[enrolment.person].enrolled
-        lines = "\n".join(enrolment.paper.lines)
-        register.enrol(
-            person_of(Application(lines, photograph, enrolment.category, (), enrolment.flags), engine, plan.day)
-        )
 
+def _at_the_counter(counter: Counter, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
     known: list[int] = []
     refused = 0
     for person in candidates(everybody, plan.seed):
         if len(known) >= max(2, plan.passengers):
             break
         try:
-            enrol(Enrolment(person, paper_of(person, plan.seed, plan.day)))
+            counter.see(person)
         except NotEnrolled:
             refused += 1
         else:
             known.append(person)
     if not known:
         raise GalleryError("HQ's counter could enrol nobody: the first photograph of a person must show one face well")
-    say(f"HQ's counter enrolled {len(known)} people and refused {refused} photographs as not good enough")
     plan = replace(plan, known=tuple(known))
-    made = show(everybody, known, plan.seed, plan.passengers, plan.day, plan.impostors)
-    for enrolment in made.cast.enrolments[len(known) :]:
-        enrol(enrolment)
+    enrolments = plan.show(everybody).cast.enrolments
+    for enrolment in enrolments:
+        counter.enrol(enrolment)
+    fingered = sum(bool(enrolment.fingers) for enrolment in enrolments)
+    say(f"HQ's counter enrolled {len(known)} people and refused {refused} photographs as not good enough")
+    if plan.reader != "none":
+        say(f"{fingered} of them have fingers enrolled that nobody has: the demonstration draws them")
     return plan
 
 
@@ -137,6 +145,9 @@ def _lane_toml(folder: Path, plan: Plan) -> str:
         """At a higher speed people are shorter of time, and so is the lane."""
         return round(max(seconds / plan.speed, least), 2)
 
+    model = READERS[plan.reader]
+    finger_s = hurried(model.finger_s, 4.0) if model is not None else 0.0
+    fingers = f"finger_s = {finger_s}\nfingers_s = {4 * finger_s + 1.0}\n" if model is not None else ""
     return f"""[lane]
 id = "{LANE}"
 site = "{SITE}"
@@ -148,7 +159,7 @@ direction = "exit"
 face_s = {hurried(4.0, 1.5)}
 match_s = {2 * hurried(4.0, 1.5) + 1.0}
 refused_s = {hurried(4.0, 1.0)}
-
+{fingers}
 [policy]
 file = "{POLICY}"
 
@@ -173,6 +184,7 @@ driver = "gpio"
 factory = "hw_sim"
 {pins(LAMPS)}
 
+{section(plan.reader, Path(plan.sockets))}
 [models]
 dir = "{plan.models}"
 threads = 1
