@@ -45,6 +45,7 @@ class Engine:
 
     model = "scripted"
     threshold = Threshold("test", 0.4, 1e-3)
+    weak: Threshold | None = Threshold("weak", 0.3, 1e-2)
 
     def look(self, image: Any) -> Look:
         return Look(image.persons, image.quality, image.usable, image.advice)
@@ -169,6 +170,7 @@ def test_a_face_is_compared_and_answered_once(score: float, result: Check) -> No
         assert (answer.ticket, answer.ask, answer.result, answer.persons) == (1, 1, result, 1)
         assert answer.score == pytest.approx(score)
         assert (answer.threshold, answer.fmr) == (0.4, 1e-3)
+        assert (answer.weak_threshold, answer.weak_fmr) == (0.3, 1e-2)
         assert answer.captured_mono >= asked, "a frame of before the entry shut does not count"
         assert at - asked <= (1.0 if result is Check.SUCCESSFUL else 5.0)
 

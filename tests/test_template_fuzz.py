@@ -3,6 +3,7 @@
 The long run (`-m slow`) is a million inputs and prints its figures; the short one is the same on fewer.
 """
 
+import contextlib
 import resource
 import struct
 import time
@@ -18,10 +19,12 @@ import cv2
 import numpy as np
 import pytest
 
+from gated.biometrics.finger import FingerError, OnnxFingerEngine
 from gated.biometrics.minutiae import Minutiae
 from gated.biometrics.prints import PIXELS_MAX, SIDE_PX_MAX, PrintError, read_print
 from gated.biometrics.template import FingerTemplate, Format, TemplateError, decode, encode
 from gated.icao.fingers import Finger
+from tests.networks import networks
 from tests.test_prints import IN_CM, RIDGES, tiff
 
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x3FFF, 0x4000, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF)
@@ -230,6 +233,49 @@ def test_templates() -> None:
 
 def test_pictures() -> None:
     check(tried(hostile_pictures(1_000, 2), PrintError, read_picture))
+
+
+# The engine
+
+
+def hostile_arrays() -> Iterator[tuple[object, float]]:
+    """Pictures that are none, and pictures of nothing, with resolutions that are none."""
+    rng = np.random.default_rng(9)
+    noise = rng.integers(0, 256, (200, 160), np.uint8)
+    strange: list[object] = [None, "picture", b"bytes", 7, [[1, 2], [3, 4]], np.array(7, np.uint8), noise.tolist()]
+    strange += [np.zeros(shape, np.uint8) for shape in ((0,), (0, 0), (0, 9), (9, 0), (64,), (64, 64, 3), (64, 64, 1))]
+    strange += [noise.astype(kind) for kind in (np.int8, np.uint16, np.int64, np.float32, np.bool_, np.complex64, "O")]
+    strange += [np.full((64, 64), value, np.float64) for value in (np.nan, np.inf, -1)]
+    sizes = ((1, 1), (1, 500), (500, 1), (7, 9), (33, 31), (1, 40_000), (30_000, 30_000))
+    odd = [np.zeros(size, np.uint8) for size in sizes]
+    odd += [np.full((120, 90), value, np.uint8) for value in (0, 1, 127, 255)]
+    odd += [noise, noise[::-1, ::-1], noise.T, noise[::3, ::2], np.asfortranarray(noise), 255 - np.tile(RIDGES, (3, 3))]
+    checks = (np.indices((150, 150)).sum(0) % 2 * 255).astype(np.uint8)
+    checks.flags.writeable = False
+    yield from ((each, 500.0) for each in (*strange, *odd, checks))
+    for ppi in (0.0, -500.0, 1e-9, 1.0, 72.0, 1e6, 1e300, float("nan"), float("inf"), -float("inf")):
+        yield noise, ppi
+
+
+def test_the_engine_on_hostile_arrays_and_templates() -> None:
+    """A `FingerError`, or an answer in its range; whatever it is given."""
+    engine = OnnxFingerEngine(networks(), "fmr_1e-3", 1)
+    for image, ppi in hostile_arrays():
+        try:
+            look = engine.look(image, ppi)
+        except FingerError:
+            continue
+        assert 0 <= look.quality <= 100
+        with contextlib.suppress(FingerError):
+            minutiae = engine.extract(image, ppi)
+            FingerTemplate.of(minutiae, None, look.quality)
+    minutiae = decode(records()[0]).views[0].minutiae
+    tally = tried(hostile_records(300, 5), FingerError, lambda data: _in_range(engine.score(minutiae, data)))
+    assert not tally.foreign and tally.refused, tally
+
+
+def _in_range(score: float) -> None:
+    assert 0 <= score <= 1
 
 
 @pytest.mark.slow

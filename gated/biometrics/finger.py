@@ -79,12 +79,12 @@ class OnnxFingerEngine:
         self.model = f"leader-{entry.published_sha256[:12]}"
         self._network = Leader(models_dir, threads)
 
-    def look(self, image: Picture, ppi: float) -> PrintLook:
+    def look(self, image: Any, ppi: float) -> PrintLook:
         judged = fingerquality.judge(fingerquality.measure(_scaled(image, ppi)))
         usable = judged.value >= USABLE_MIN
         return PrintLook(judged.value, usable, None if usable else judged.advice)
 
-    def extract(self, image: Picture, ppi: float) -> Minutiae:
+    def extract(self, image: Any, ppi: float) -> Minutiae:
         picture = _scaled(image, ppi)
         height, width = picture.shape
         rows = self._network.find(picture)[:MINUTIAE_MAX]
