@@ -13,7 +13,7 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -332,12 +332,13 @@ class Client:
 
     def watch(self) -> Iterator[dict[str, Any]]:
         """A snapshot now and one for each change, until the daemon goes. Raises `Refused`, `Unavailable`."""
-        return self.stream(Watch())
-
-    def stream(self, request: Request, silent_s_max: float | None = None) -> Iterator[dict[str, Any]]:
-        """Every line of an answer that has many. Raises as `ask`, also where none comes for `silent_s_max`."""
         with self._connect() as connection:
-            connection.settimeout(silent_s_max)
+            connection.settimeout(None)
+            yield from self._answers(connection, Watch())
+
+    def stream(self, request: Request) -> Generator[dict[str, Any], None, None]:
+        """Every line of an answer that has many. Raises as `ask`, also where the next is not there in time."""
+        with self._connect() as connection:
             yield from self._answers(connection, request)
 
     def _connect(self) -> socket.socket:

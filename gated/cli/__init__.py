@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("gated.cli.cache:cache", "What the lane holds of HQ's data: age and counts."),
     "replay": ("gated.cli.replay:replay", "Run a journal through the machine again and compare."),
     "record": ("gated.cli.record:record", "Record a device's traffic, sealed (service mode only)."),
+    "device": ("gated.cli.device:device", "Try a device: the fingerprint reader (service mode only)."),
     "mrz": ("gated.cli.mrz:mrz", "Read a machine readable zone and print it as JSON."),
     "lab": ("gated.cli.lab:lab", "Measure faces, fingers and thresholds in the laboratory."),
 }

@@ -84,10 +84,11 @@ def read_all(config: "Config") -> dict[str, Any]:
     """Fill every section as the daemon does and leave no option unread. Section of a device -> its driver's Settings.
 
     Raises `ConfigError`."""
-    from gated.daemon.plan import SECTIONS, driver_of, face_of, machine_of
+    from gated.daemon.plan import SECTIONS, driver_of, face_of, finger_of, machine_of
 
     lane = machine_of(config)
     face_of(config)
+    finger_of(config)
     settings = {}
     for name in SECTIONS:
         if name in config:

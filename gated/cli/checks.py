@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import os
 import pwd
 import shutil
@@ -73,7 +74,13 @@ _DEVICE_TODO = {
     "open_timeout": "the camera does not answer: check its power, network and address",
     "read_timeout": "it opened but gives no picture: check its stream settings, restart it",
     "pins_unavailable": "check factory, that /dev/gpiochip* is there, and that no other program holds a pin",
+    "no_libfprint": "apt-get install python3-gi gir1.2-fprint-2.0",
+    "no_libusb": "install libusb-1.0-0, and for the service the drop-in usb-reader.conf (docs/install.md)",
+    "no_such_device": "is it plugged in? lsusb",
+    "no_reader": "is it plugged in? lsusb; libfprint must know it",
+    "busy": "another program uses it, such as fprintd: systemctl status fprintd",
 }
+_FINGER_TODO = "docs/fingerprint-readers.md says what it means"
 
 
 def running_devices(states: dict[str, str]) -> Iterator[Finding]:
@@ -102,7 +109,8 @@ def _opened(section: str, values: Any, link_of: Callable[[str, Any], Any]) -> Fi
         return Finding(name, "fail", str(bad), f"correct [{section}] in the configuration")
     except Exception as bad:  # noqa: BLE001 - whatever a device does is a finding, never a crash of the check
         why = getattr(bad, "why", type(bad).__name__)
-        return Finding(name, "fail", str(bad), _DEVICE_TODO.get(why, "check cable, power and this section"))
+        other = _FINGER_TODO if section == "fingerprint" else "check cable, power and this section"
+        return Finding(name, "fail", str(bad), _DEVICE_TODO.get(why, other))
     return Finding(name, "ok", "opens")
 
 
@@ -126,6 +134,8 @@ async def _open(link: Any, values: Any) -> None:
         try:
             if hasattr(values, "outputs"):
                 await link.open(getattr(values, "inputs", {}), values.outputs)
+            elif hasattr(values, "link"):
+                await _answers(link, values)
             else:
                 await link.open()
                 if hasattr(values, "source"):
@@ -134,15 +144,33 @@ async def _open(link: Any, values: Any) -> None:
             await link.close()
 
 
+async def _answers(link: Any, values: Any) -> None:
+    """A fingerprint reader's link opens without one at its end: its driver must hear that it is the right one."""
+    driver = importlib.import_module(type(values).__module__)
+    ready = asyncio.Event()
+    running = asyncio.ensure_future(driver.Device(values, link).run(lambda _: ready.set()))
+    heard = asyncio.ensure_future(ready.wait())
+    try:
+        await asyncio.wait({running, heard}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+    finally:
+        heard.cancel()
+        running.cancel()
+        await asyncio.wait({running, heard})
+
+
 # -- what lies on the disk ------------------------------------------------------------------------------------------
 
 
 def networks(config: Config) -> Iterator[Finding]:
-    """Every network of the manifest is there and is the one that was evaluated."""
+    """Every network that this lane uses is there and is the one that was evaluated."""
     from models.loader import verified
     from models.manifest import ModelError, models
 
     for name, entry in models().items():
+        if name == "leader" and "fingerprint" not in config:
+            continue
         try:
             verified(entry, config.models.dir)
         except ModelError as bad:

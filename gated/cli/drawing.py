@@ -38,6 +38,11 @@ def prompt_words(code: str) -> str:
     return f"{code}: {words}" if words else code or "none"
 
 
+def advice_words(code: str) -> str:
+    """An advice as the passenger is told it, in English; the code where this program does not know it."""
+    return _english().get(code, code)
+
+
 def who(snapshot: Snapshot) -> str:
     """Persons and things between the doors: `o` each, `+` for two or more, `[]` for a thing left."""
     persons = {0: "", 1: "o", 2: "o o+"}.get(snapshot["persons"], "?")
