@@ -1,7 +1,8 @@
 """Graph surgery, done once when a network is obtained: same function, fewer operations. Never run in a lane.
 
-Every patch is deterministic to the last bit (IEEE double arithmetic element by element, no sums, protobuf fields in
-their numbered order), so the manifest can name the sha256 of what comes out. docs/models.md says what each step gains.
+Every patch is deterministic to the last bit (IEEE double arithmetic element by element, sums in a fixed order,
+protobuf fields in their numbered order), so the manifest can name the sha256 of what comes out. docs/models.md says
+what each step gains.
 """
 
 from collections.abc import Callable
@@ -23,13 +24,14 @@ class PatchError(Exception):
     """The graph is not the one this patch was written for."""
 
 
-def yunet(graph: Any) -> None:
+def yunet(network: Any) -> None:
     """YuNet 2023mar: any height and width (multiples of 32); the four heads of a stride become one of 16 channels.
 
     Published, each stride ends in four 1x1 convolutions of 1, 1, 4 and 10 channels with a depthwise 3x3 behind each:
     channel counts that no blocked kernel takes. Side by side they are 16 channels, one block. The sigmoids and the
     transposition are left to the decoder, which needs them for the few cells above its threshold alone.
     Output `stride_N`: float32 (1, 16, height / N, width / N)."""
+    graph = network.graph
     weights = _weights(graph)
     made_by = {node.output[0]: node for node in graph.node}
     heads: list[Any] = []
@@ -55,11 +57,12 @@ def yunet(graph: Any) -> None:
     _store(graph, weights)
 
 
-def sface(graph: Any) -> None:
+def sface(network: Any) -> None:
     """SFace 2021dec: initializers out of the inputs, batch norms into the convolutions, PReLU as two convolutions.
 
     As published the initializers are overridable inputs, so the runtime may fold nothing. PReLU has no kernel in the
     runtime's blocked layout and runs on one thread: it took two thirds of the whole network's time."""
+    graph = network.graph
     weights = _weights(graph)
     _input_shape(graph, "data", (1, 3, 112, 112))
     _without_dropout(graph)
@@ -68,8 +71,11 @@ def sface(graph: Any) -> None:
     _store(graph, weights)
 
 
-def leader(graph: Any) -> None:
-    """LEADER: as it is published."""
+def leader(network: Any) -> None:
+    """LEADER: written anew, see `models/patch_leader.py`."""
+    from models.patch_leader import rebuilt
+
+    rebuilt(network)
 
 
 PATCHES: dict[str, Callable[[Any], None]] = {"yunet": yunet, "sface": sface, "leader": leader}
@@ -78,7 +84,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {"yunet": yunet, "sface": sface, "le
 def patched(published: bytes, patch: str) -> bytes:
     """The published file with the patch of that name applied. Same input, same bytes, on every machine."""
     network = onnx.load_from_string(published)
-    PATCHES[patch](network.graph)
+    PATCHES[patch](network)
     onnx.checker.check_model(network)
     made: bytes = network.SerializeToString(deterministic=True)
     return made

@@ -64,7 +64,7 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_manifest_is_complete_and_names_its_licences() -> None:
     known = manifest.models()
-    assert set(known) == {"yunet", "sface"}
+    assert set(known) == {"yunet", "sface", "leader"}
     assert known["yunet"].licence == "MIT"
     assert known["sface"].licence == "Apache-2.0"
     fmrs = [point.fmr for point in known["sface"].thresholds.values()]
@@ -83,7 +83,7 @@ def test_every_network_has_a_card_that_names_its_licence() -> None:
 
 
 def test_an_unknown_network_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="no network called 'arcface'; there are sface, yunet"):
+    with pytest.raises(ModelError, match="no network called 'arcface'; there are leader, sface, yunet"):
         manifest.model("arcface")
 
 
