@@ -121,8 +121,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "control_shown_at_the_entry",
         "policy",
         "who is sought is turned away outside and warned (L8)",
-        "    enrolment_is_usable,\n)",
-        "    enrolment_is_usable,\n    holder_is_not_flagged,\n)",
+        "    fingers_can_be_taken,\n)\n",
+        "    fingers_can_be_taken,\n    holder_is_not_flagged,\n)\n",
     ),
     # -- entering ------------------------------------------------------------------------------------------------
     Mistake(
@@ -178,8 +178,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "stolen_document_found_and_dropped",
         "entering",
         "what the look-up says of the document is lost",
-        "lane.note(traveller=event.traveller, document_flags=event.document_flags)",
-        "lane.note(traveller=event.traveller)",
+        "document_flags=event.document_flags, finger_reader=reader)",
+        "finger_reader=reader)",
     ),
     # -- proving -------------------------------------------------------------------------------------------------
     Mistake(
