@@ -304,7 +304,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "advice_ends_the_comparison",
         "machine",
         "after the first advice no face counts, and everybody is referred",
-        "                if not isinstance(event, (ev.FaceAdvice, ev.FingerAdvice)):\n                    del passage.asks[request]",
+        "                if not isinstance(event, (ev.FaceAdvice, ev.FingerAdvice)):\n"
+        "                    del passage.asks[request]",
         "                del passage.asks[request]",
     ),
     Mistake(
