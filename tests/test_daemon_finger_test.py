@@ -324,7 +324,7 @@ async def dark(lane: Asked) -> bool:
     await asyncio.sleep(0.5)
     before = lane.sensor.captures
     await asyncio.sleep(1.0)
-    return lane.sensor.captures == before
+    return bool(lane.sensor.captures == before)
 
 
 async def follow(lane: Asked, lines: list[Any], seconds: float = 60.0) -> None:
