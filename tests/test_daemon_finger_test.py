@@ -20,6 +20,7 @@ from gated.control import Client, Code, Peer, Refused
 from gated.control_socket import serve
 from gated.control_views import FingerLine, PrintView
 from gated.daemon.fingers import Fingers
+from gated.daemon.fingertest import AGAIN_S
 from gated.icao.check import Check
 from gated.lane.commands import CompareFinger
 from gated.lane.events import Event, FingerCompared
@@ -206,6 +207,19 @@ def test_no_picture_and_what_is_none() -> None:
     assert (hopeless["usable"], hopeless["quality"], hopeless["width"]) == (False, None, 256)
     assert good["usable"], "it goes on"
     assert "fault not_a_picture" in rig.said
+
+
+def test_a_reader_that_rattles_does_not_pile_up_lines() -> None:
+    async def walk(rig: Rig) -> None:
+        mono = asyncio.get_running_loop().time()
+
+        async def rattle(template: bytes | None = None) -> Print:
+            return Print(None, 500.0, mono, advice="lift_finger")
+
+        rig.reader.scan = rattle  # type: ignore[method-assign]
+        await rig.test(10.0)
+
+    assert 10 < len(play(walk).lines) <= 3 * 10 / AGAIN_S + 3
 
 
 def test_a_reader_that_is_lost_ends_it() -> None:

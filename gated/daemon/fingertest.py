@@ -16,6 +16,9 @@ from gated.daemon.workers import Workers
 
 log = structlog.get_logger()
 
+AGAIN_S = 0.2
+"""From one placement to the next, at least: a reader that rattles must not pile up lines that nobody has taken yet."""
+
 
 class FingerTest:
     """One test: `lines` once. The reader is dark before and after it."""
@@ -59,6 +62,7 @@ class FingerTest:
                     self._tell("finger", print=await self._placed())
                     await self._reader.lifted()
                     self._tell("lifted")
+                    await asyncio.sleep(AGAIN_S)
         except TimeoutError:
             why = "time"
         except DeviceFault as fault:
