@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from drivers.base import DeviceFault, Emit, Print
 from gated.biometrics.face import Threshold
 from gated.biometrics.finger import FingerError, PrintLook
-from gated.daemon.fingers import LIFT_S, OUR_FORMAT, Fingers, format_of
+from gated.daemon.fingers import AGAIN_S, LIFT_S, OUR_FORMAT, Fingers, format_of
 from gated.icao.check import Check
 from gated.lane.commands import CompareFinger
 from gated.lane.events import Event, FingerAdvice, FingerCompared, Touch
@@ -43,6 +43,8 @@ class Engine:
 
     def look(self, image: Any, ppi: float) -> PrintLook:
         assert ppi == 500
+        if image.of == b"no picture":
+            raise FingerError("a side of a finger's picture has 96 to 1500 pixels")
         return PrintLook(50, image.usable, image.advice)
 
     def extract(self, image: Any, ppi: float) -> Any:
@@ -66,6 +68,8 @@ class Reader:
     scans: int = 0
     dark: bool = True
     lost: bool = False
+    old_s: float = 0.0
+    """Its prints are so much older than it was asked."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def lay(self, finger: Placed | None) -> None:
@@ -95,7 +99,7 @@ class Reader:
         self.scans += 1
         finger = self.on
         assert finger is not None
-        mono = asyncio.get_running_loop().time()
+        mono = asyncio.get_running_loop().time() - self.old_s
         if not self.compares:
             return Print(finger, 500, mono)
         assert template is not None
@@ -318,6 +322,58 @@ def test_a_spoilt_template_is_the_enrolments_fault() -> None:
         assert "spoilt" not in str(logs)
 
     play(walk)
+
+
+@pytest.mark.parametrize("sensor", [False, True])
+def test_a_print_of_before_the_question_is_nobodys(sensor: bool) -> None:
+    """A buffer may still hold the passenger before: what they left there is not compared."""
+
+    async def walk(rig: Rig) -> None:
+        rig.reader.old_s = 0.001
+        rig.reader.lay(Placed())
+        with capture_logs() as logs:
+            rig.ask()
+            await asyncio.sleep(LIFT_S + 0.5)
+        assert [each["event"] for each in logs] == ["finger reader told an old print"]
+        assert (rig.answers, rig.engine.extracted, rig.advice) == ([], 0, [Touch.LIFT_FINGER, Touch.LIFT_FINGER])
+        rig.reader.old_s = 0.0
+        rig.reader.lay(None)
+        await asyncio.sleep(AGAIN_S)
+        rig.reader.lay(Placed())
+        await asyncio.sleep(0.5)
+        assert [each.result for each in rig.answers] == [Check.SUCCESSFUL]
+
+    play(walk, lambda: Reader("zfm" if sensor else ""))
+
+
+def test_a_picture_that_is_none_is_the_readers_fault() -> None:
+    """Not the enrolment's: nobody is sent to enrol anew because the reader's pictures are too small."""
+
+    async def walk(rig: Rig) -> None:
+        rig.reader.lay(Placed(b"no picture"))
+        with capture_logs() as logs:
+            rig.ask()
+            await asyncio.sleep(0.5)
+        assert [each.result for each in rig.answers] == [Check.ABORTED]
+        assert [(each["log_level"], each["why"]) for each in logs] == [("warning", "not_a_picture")]
+
+    play(walk)
+
+
+@pytest.mark.parametrize("sensor", [False, True])
+def test_a_reader_that_rattles_does_not_fill_the_queue(sensor: bool) -> None:
+    """On and off fifty times a second, never usable: the passenger is told a few things a second, no more."""
+
+    async def walk(rig: Rig) -> None:
+        rig.ask()
+        for beat in range(round(WITHIN_S * 100)):
+            rig.reader.lay(None if beat % 2 else Placed(usable=False, advice="clean_finger"))
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert [each.result for each in rig.answers] == [Check.UNDETERMINED]
+        assert 2 < len(rig.advice) <= 2 * WITHIN_S / AGAIN_S + 2
+
+    play(walk, lambda: Reader("zfm" if sensor else ""))
 
 
 def test_inference_that_fails_aborts() -> None:

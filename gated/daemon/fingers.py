@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 
 from drivers.base import DeviceFault, Emit, FingerReader, Print
-from gated.biometrics.finger import FingerEngine, FingerError
+from gated.biometrics.finger import FingerEngine, FingerError, PrintLook
 from gated.control import Code, Refused
 from gated.control_views import FingerLine
 from gated.daemon.crashes import told
@@ -24,6 +24,9 @@ OUR_FORMAT = "iso19794-2"
 """What templates are compared in here; a sensor that compares by itself names its own."""
 LIFT_S = 0.7
 """Whoever has not lifted the finger after so long is told to."""
+AGAIN_S = 0.5
+"""From one piece of advice to the next scan, at least. Nobody is quicker; a reader that rattles must not fill the
+lane's queue."""
 
 
 def format_of(reader: FingerReader | None) -> str:
@@ -43,6 +46,8 @@ class Fingers:
         """Whether a finger of this ticket may still lie on the reader: a placement is compared once."""
         self._advised = False
         """Whether the passenger was told something since they were last asked for the finger."""
+        self._again_mono = 0.0
+        """No scan before then."""
         self._task: asyncio.Task[None] | None = None
         self._test: FingerTest | None = None
 
@@ -109,7 +114,7 @@ class Fingers:
         except TimeoutError:
             result = Check.UNDETERMINED
         except DeviceFault as fault:
-            log.warning("finger reader failed", why=fault.why)
+            log.warning("finger reader failed", why=fault.why, what=str(fault))
         except FingerError as error:
             # Of the enrolment, not of the passenger: somebody must enrol anew.
             log.error("finger template cannot be used", what=told(error))
@@ -119,18 +124,26 @@ class Fingers:
         self._emit(FingerCompared(command.ticket, command.ask, result, finger=command.finger))
 
     async def _compared(self, reader: FingerReader, command: CompareFinger, template: bytes) -> FingerCompared:
+        loop = asyncio.get_running_loop()
         while True:
             await self._bare(reader, command)
+            await asyncio.sleep(self._again_mono - loop.time())
+            asked_mono = loop.time()
             print_ = await reader.scan(template if reader.compares else None)
             self._lies_on = True
-            if reader.compares and print_.score is not None:
-                return _told(command, print_.score, reader.threshold, reader.fmr)
             advice = print_.advice
-            if print_.image is not None and not reader.compares:
+            if print_.mono < asked_mono:
+                # Out of some buffer: it may be of the passenger before.
+                log.warning("finger reader told an old print", age_s=round(asked_mono - print_.mono, 3))
+                advice = None
+            elif reader.compares and print_.score is not None:
+                return _told(command, print_.score, reader.threshold, reader.fmr)
+            elif print_.image is not None and not reader.compares:
                 score, advice = await self._score(print_, template)
                 if score is not None:
                     threshold = self._engine.threshold
                     return _told(command, score, threshold.score, threshold.fmr)
+            self._again_mono = loop.time() + AGAIN_S
             self._advise(command, Touch(advice) if advice else Touch.LIFT_FINGER)
 
     async def _bare(self, reader: FingerReader, command: CompareFinger) -> None:
@@ -150,7 +163,7 @@ class Fingers:
     async def _score(self, print_: Print, template: bytes) -> tuple[float | None, str | None]:
         """(similarity, None), or (None, advice) for a print that is not worth comparing."""
         engine = self._engine
-        look = await self._workers.run("finger", engine.look, print_.image, print_.ppi)
+        look = await self._workers.run("finger", _looked, engine, print_)
         if not look.usable:
             return None, look.advice
         return await self._workers.run("finger", _scored, engine, print_, template), None
@@ -166,8 +179,19 @@ class Fingers:
         self._emit(FingerAdvice(command.ticket, command.ask, advice))
 
 
+def _looked(engine: FingerEngine, print_: Print) -> PrintLook:
+    try:
+        return engine.look(print_.image, print_.ppi)
+    except FingerError as bad:
+        raise DeviceFault("not_a_picture", str(bad)) from None
+
+
 def _scored(engine: FingerEngine, print_: Print, template: bytes) -> float:
-    return engine.score(engine.extract(print_.image, print_.ppi), template)
+    try:
+        minutiae = engine.extract(print_.image, print_.ppi)
+    except FingerError as bad:
+        raise DeviceFault("not_a_picture", str(bad)) from None
+    return engine.score(minutiae, template)
 
 
 def _told(command: CompareFinger, score: float, threshold: float, fmr: float) -> FingerCompared:
