@@ -30,6 +30,7 @@ from gated.wire.facts import Fact
 from gated.wire.record import Record
 from gated.wire.seal import public_of
 from tests.hw_sim import prints
+from tests.hw_sim.cast import Cast
 from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.hands import Glass, Touching
 from tests.hw_sim.happenings import Topology
@@ -40,6 +41,8 @@ from tests.hw_sim.pins import MemoryPins, PinBoard
 from tests.hw_sim.readers import ElyctisReader, Reader
 from tests.hw_sim.records import settled
 from tests.hw_sim.report import Report, Settled, compare
+from tests.hw_sim.simtoml import CONFIG, PINS
+from tests.hw_sim.touch import Sensor
 from tests.hw_sim.video import MemoryVideo
 from tests.hw_sim.world import World
 from tests.hw_sim.zfm_sensor import ZfmSensor
@@ -51,81 +54,6 @@ NOON = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
 COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03, "finger": 0.1}
 """What inference and disk take of virtual time."""
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
-
-PINS = {
-    "mantrap": """a_request = {pin = 2}
-a_closed = {pin = 3}
-a_open = {pin = 4}
-a_outer = {pin = 5}
-a_inner = {pin = 6}
-a_obstacle = {pin = 7}
-presence_one = {pin = 8}
-presence_many = {pin = 9}
-thing = {pin = 10}
-""",
-    "single": "",
-}
-PINS["bidirectional"] = PINS["mantrap"]
-
-CONFIG = """[lane]
-id = "sim"
-site = "sim"
-topology = "{topology}"
-direction = "{direction}"
-[timing]
-{timing}
-[policy]
-file = "{policy}"
-[passport]
-driver = "elyctis"
-port = "memory"
-{passport_b}
-[camera]
-driver = "opencv"
-source = "rtsp://memory"
-latency_s = 0.02
-[door]
-driver = "gpio"
-factory = "memory"
-alive = {{pin = 1}}
-b_request = {{pin = 11}}
-b_closed = {{pin = 12}}
-b_open = {{pin = 13}}
-b_outer = {{pin = 14}}
-b_inner = {{pin = 15}}
-b_obstacle = {{pin = 16}}
-fire = {{pin = 17}}
-mains = {{pin = 18}}
-helper = {{pin = 19}}
-{pins}
-[indicator]
-driver = "gpio"
-factory = "memory"
-a_green = {{pin = 20}}
-a_red = {{pin = 21}}
-b_green = {{pin = 22}}
-b_red = {{pin = 23}}
-[fingerprint]
-driver = "zfm"
-port = "memory"
-mode = "sensor"
-[face]
-threshold = "fmr_1e-3"
-weak = "fmr_1e-2"
-[store]
-dir = "."
-[keys]
-cache = "cache.key"
-journal = "journal.key"
-hq_public = "hq.pub"
-orders_public = "orders.pub"
-[uplink]
-host = "localhost"
-[control]
-socket = "control.sock"
-[models]
-dir = "."
-"""
 
 
 @dataclass
@@ -178,13 +106,15 @@ class VirtualLane:
     seed: int
     topology: Topology
     folder: Path
-    passengers: int = 25
+    passengers: int | Cast = 25
     mishaps: tuple[Mishap, ...] = ()
     timing: str = ""
     upsets: Callable[["VirtualLane"], list[Coroutine[Any, Any, None]]] = lambda lane: []
     policy: str = ""
     """Added to the policy file."""
     watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
+    fingerprint: str = 'driver = "zfm"\nport = "memory"\nmode = "sensor"'
+    """[fingerprint] of lane.toml."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"lane {self.seed}")
@@ -216,6 +146,7 @@ class VirtualLane:
             timing=self.timing,
             policy="policy.toml",
             pins=PINS[self.topology.value],
+            fingerprint=self.fingerprint,
             passport_b='[passport_b]\ndriver = "elyctis"\nport = "memory"' if both else "",
         )
         (self.folder / "policy.toml").write_text(POLICY.read_text() + self.policy)
@@ -244,6 +175,11 @@ class VirtualLane:
                 writer.put_document("TWN", paper.number, subject)
                 writer.put_flags(subject, enrolment.flags)
 
+    def _sensor(self) -> Any:
+        """The mirror of the fingerprint reader; `shape` is that of the pictures that touch it."""
+        far = self.cables["fingerprint"][1]
+        return ZfmSensor(far, self.rng, features=prints.features, compare=prints.compare)
+
     def _finger(self, person: int, finger: str) -> FingerRow:
         drawn = prints.picture(Touching(person, finger, 0), self.sensor.shape)
         return FingerRow(finger, "zfm", self.sensor.template(drawn))
@@ -268,9 +204,7 @@ class VirtualLane:
         sides = {"a": "passport"} | ({"b": "passport_b"} if self.topology is Topology.BIDIRECTIONAL else {})
         self.cables = {section: MemoryByteLink.pair() for section in (*sides.values(), "fingerprint")}
         self.readers = {side: ElyctisReader(self.cables[s][1], self.rng) for side, s in sides.items()}
-        self.sensor = ZfmSensor(
-            self.cables["fingerprint"][1], self.rng, features=prints.features, compare=prints.compare
-        )
+        self.sensor = self._sensor()
         self.pins: dict[str, MemoryPins] = {}
         self.world = World(
             self.seed,
@@ -287,7 +221,7 @@ class VirtualLane:
         self.video = MemoryVideo(self.world.view)
         self.config_path = config_path
         self.lane_up = self._boot()
-        self.sections: dict[str, Reader | ZfmSensor] = {
+        self.sections: dict[str, Reader | Sensor] = {
             "fingerprint": self.sensor,
             **{section: self.readers[side] for side, section in sides.items()},
         }
