@@ -84,3 +84,33 @@ def test_the_age_of_the_oldest_work_is_known() -> None:
         assert workers.oldest_s() == 0.0
 
     virtual.run(main())
+
+
+def test_work_that_hangs_is_known_after_everybody_gave_up() -> None:
+    """A finger is waited for eight seconds, and the watchdog is patient for twenty."""
+    workers = Attended(Threads(RecordedFaces(1)))
+    started, gate = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        started.set()
+        gate.wait(10.0)
+
+    async def main() -> None:
+        hanging = asyncio.ensure_future(workers.run("finger", hang))
+        queued = asyncio.ensure_future(workers.run("finger", time.monotonic))
+        while not started.is_set():
+            await asyncio.sleep(0.01)
+        for each in (hanging, queued):
+            each.cancel()
+        await asyncio.gather(hanging, queued, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        assert workers.oldest_s() >= 0.05
+        gate.set()
+        await workers.run("finger", time.monotonic)
+        assert workers.oldest_s() == 0.0
+
+    try:
+        asyncio.run(main())
+    finally:
+        gate.set()
+        workers.close()

@@ -28,25 +28,38 @@ class Workers(Protocol):
 
 
 class Attended:
-    """Workers that are watched: how long the oldest work has been under way."""
+    """Workers that are watched: how long the oldest work has been under way, whether or not anybody still waits."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self.faces, self.fingers = workers.faces, workers.fingers
         self._began: dict[object, float] = {}
+        self._working: set[object] = set()
 
     async def run(self, kind: str, work: Callable[..., T], *args: Any) -> T:
-        token = object()
-        self._began[token] = asyncio.get_running_loop().time()
+        token, began = object(), asyncio.get_running_loop().time()
+
+        def attended(*given: Any) -> T:
+            # On the worker. Whoever waits may give up meanwhile; a thread that hangs is still one that hangs.
+            self._working.add(token)
+            self._began[token] = began
+            try:
+                return work(*given)
+            finally:
+                self._working.discard(token)
+                self._began.pop(token, None)
+
+        self._began[token] = began
         try:
-            return await self._workers.run(kind, work, *args)
+            return await self._workers.run(kind, attended, *args)
         finally:
-            del self._began[token]
+            if token not in self._working:
+                self._began.pop(token, None)
 
     def oldest_s(self) -> float:
         """Seconds; 0 where nothing is under way."""
         now = asyncio.get_running_loop().time()
-        return max((now - began for began in self._began.values()), default=0.0)
+        return max((now - began for began in tuple(self._began.values())), default=0.0)
 
     def close(self) -> None:
         self._workers.close()
