@@ -95,7 +95,7 @@ class TestRaw(RawContract):
                         assert loss or told.advice is None
                         await self.take_off(rig)
                     except DeviceFault:
-                        assert loss and await rig.fault() in ("half_image", "no_image")
+                        assert loss and await rig.fault() in ("half_image", "no_image", "wrong_size")
                         await rig.again()
 
         virtual.run(walk())
@@ -143,6 +143,18 @@ class TestRaw(RawContract):
                 assert not second.done(), "a finger lies on"
                 await reader.lift()
                 await asyncio.wait_for(second, LONG_S)
+
+        virtual.run(walk())
+
+    def test_a_picture_that_nobody_took_is_not_the_next_passengers(self) -> None:
+        async def walk() -> None:
+            async with self.rig() as rig:
+                reader = rig.sensor
+                assert isinstance(reader, UruReader)
+                reader.repeats = True
+                await rig.ready()
+                for seed in (1, 2, 3):
+                    await self.place(rig, seed)
 
         virtual.run(walk())
 

@@ -248,7 +248,6 @@ class Device:
             if (found := int.from_bytes(info[4:6], "big")) < self._settings.firmware_min:
                 raise DeviceFault("stale_firmware", f"{found:#06x}, wanted {self._settings.firmware_min:#06x}")
             await self._darken()
-            await self._quiet(PICTURES)
             self._cut_short = 0
             self._wishes.open()
             emit(DeviceReady(Part.FINGERPRINT))
@@ -297,6 +296,7 @@ class Device:
     async def _capture(self) -> Print:
         settings, mono = self._settings, asyncio.get_running_loop().time()
         ppi = 500.0 if settings.straighten else 512.0
+        await self._quiet(PICTURES)  # what is left there may be of the passenger before
         await self._write(MODE, CAPTURE)
         raw = parse(await self._receive(), settings.width, settings.height)
         if isinstance(raw, str):

@@ -46,6 +46,8 @@ class UruReader(Glass):
         """As a reader wakes whose program died."""
         self.refuses = False
         """The next picture is a stall."""
+        self.repeats = False
+        """It sends each picture twice."""
         self.product_id = 0x000A
         self.serial = "{6E0BF1F8-0000-4500-B001-0123456789AB}"
         self.mark = (197, 141)
@@ -253,6 +255,9 @@ class UruReader(Glass):
             self._bulk += frame[at : at + self.piece]
             self._tell()
         self._end()
+        if self.repeats:
+            self._bulk += frame
+            self._end()
 
     def _end(self) -> None:
         self._ends.append(len(self._bulk))
