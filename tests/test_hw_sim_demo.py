@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from gated.icao import mrz
 from gated.wire.facts import Holder, TicketSettled, VerdictReached
 from models.loader import CACHE
 from tests.data import shared_data
+from tests.fprint import needs_libfprint
 from tests.hw_sim import scan
-from tests.hw_sim.cast import Truth
+from tests.hw_sim.cast import Proof, Truth
 from tests.hw_sim.crew import ROOT, Crew, CrewError
-from tests.hw_sim.gallery import GalleryError, candidates, paper_of, people, show
+from tests.hw_sim.gallery import FINGERED_MAX, GalleryError, candidates, paper_of, people, proofs_of, show
+from tests.hw_sim.glasses import READERS
 from tests.hw_sim.papers import passport, smudged
 from tests.hw_sim.records import settled
 from tests.hw_sim.timeline import draw
@@ -70,6 +73,45 @@ def test_the_enrolled_photograph_is_never_shown(tmp_path: Path) -> None:
     same = show(everybody, known, 3, 24, TODAY)
     assert [p.paper for p in again.cast.passengers] == [p.paper for p in same.cast.passengers]
     assert paper_of(1, 3, TODAY) == paper_of(1, 3, TODAY) != paper_of(1, 4, TODAY)
+
+
+def test_people_come_with_their_fingers_where_the_lane_has_a_reader(tmp_path: Path) -> None:
+    everybody = people(folder_of(tmp_path, **{f"p{k:02}": 3 for k in range(30)}))
+    known = candidates(everybody, 5)
+    lookalikes, hurt, seen = 0, 0, Counter[Proof]()
+    for seed in range(12):
+        made = show(everybody, known, seed, 40, TODAY, fingers=True)
+        proofs = proofs_of(known, seed)
+        again = show(everybody, known, seed, 40, TODAY, fingers=True)
+        assert [vars(p) for p in made.cast.passengers] == [vars(p) for p in again.cast.passengers]
+        assert made.cast.enrolments == again.cast.enrolments and made.photos == again.photos
+        enrolled = {each.paper.number: each for each in made.cast.enrolments}
+        assert sum(bool(each.fingers) for each in enrolled.values()) <= FINGERED_MAX
+        for person in known:
+            own = enrolled[paper_of(person, seed, TODAY, proofs[person]).number]
+            seen[proofs[person]] += 1
+            assert (own.category == "resident") is (proofs[person] is Proof.BOTH)
+            assert own.face is (proofs[person] is not Proof.FINGERS)
+            assert bool(own.fingers) is (proofs[person] is not Proof.FACE)
+        hands = [p.hand for p in made.cast.passengers if p.hand is not None]
+        assert len(set(hands)) == len(hands) and not set(hands) & set(range(len(everybody))), "nobody else's fingers"
+        for passenger in made.cast.passengers:
+            owner = enrolled.get(passenger.paper.number)
+            assert (passenger.hand is not None) is (passenger.truth is Truth.LOOKALIKE)
+            if passenger.truth is Truth.LOOKALIKE:
+                assert owner is not None and owner.category == "resident" and passenger.person == owner.person
+                lookalikes += 1
+            if passenger.bandaged:
+                assert owner is not None and owner.fingers and passenger.truth is Truth.GENUINE
+                assert passenger.bandaged == {owner.fingers[0]}
+                assert passenger.sure is owner.face, "one finger does not replace a face"
+                hurt += 1
+            else:
+                assert passenger.sure
+    assert lookalikes > 10 and hurt > 10 and set(seen) == set(Proof)
+    without = show(everybody, known, 3, 40, TODAY)
+    assert not any(each.fingers or each.category != "national" for each in without.cast.enrolments)
+    assert not any(p.hand is not None or p.bandaged for p in without.cast.passengers)
 
 
 def test_a_folder_that_cannot_serve_says_what_it_needs(tmp_path: Path) -> None:
@@ -208,6 +250,7 @@ def _lives(pid: int) -> bool:
     [
         (["--passengers", "0"], "--passengers must be 1 to 5000"),
         (["--speed", "99"], "--speed must be 0.5 to 10"),
+        (["--finger-reader", "zmf"], "invalid choice: 'zmf'"),
         (["--people", "/nowhere/at/all"], "/nowhere/at/all is not a folder"),
     ],
 )
@@ -246,6 +289,25 @@ def test_the_whole_demonstration_is_clean(tmp_path: Path) -> None:
     assert result["passengers"] == 8 and 4 * result["impostors"] >= 8
     assert result["wrong_grants"] == result["records_lost"] == result["doors_unsafe"] == 0
     assert result["granted"] >= 0.7 * result["genuine"] and (out / "timeline.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("reader", [name for name, model in READERS.items() if model is not None])
+def test_every_fingerprint_reader_clears_passengers(reader: str) -> None:
+    """Must show 3: drivers over pty, socket back end and libfprint's own virtual_image."""
+    if reader == "libfprint":
+        needs_libfprint()
+    networks()
+    images = shared_data() / "faces" / "images"
+    options = ("--passengers", "6", "--seed", "3", "--speed", "2", "--finger-reader", reader)
+    ran = demo(*options, "--json", "--people", str(images), timeout_s=380)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["clean"], result["explanations"]
+    assert result["passengers"] == 6
+    assert result["granted_with_finger"] >= 1
+    assert result["wrong_grants"] == result["records_lost"] == result["doors_unsafe"] == 0
 
 
 @pytest.mark.slow
