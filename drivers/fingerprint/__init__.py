@@ -5,9 +5,15 @@
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 
 from drivers.base import DeviceFault, Print
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers in a version, to be compared: "V1.4.0" is (1, 4, 0)."""
+    return tuple(int(number) for number in re.findall(r"[0-9]+", version))
 
 
 @dataclass(eq=False)

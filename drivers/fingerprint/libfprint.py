@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from drivers.base import DeviceFault, Emit, Print
-from drivers.fingerprint import Wish, Wishes
+from drivers.fingerprint import Wish, Wishes, numbers
 from drivers.links import ByteLink
 from drivers.links.fprint_helper import PROTOCOL, Codec, Frame, encode
 from gated.lane.events import Device as Part
@@ -135,13 +135,9 @@ def choose(settings: Settings, found: list[Reader]) -> Reader:
         )
     if reader.scan != "press" and settings.scan_type != "any":
         raise DeviceFault("wrong_model", f'{reader.driver} is a swipe sensor: scan_type = "any" would allow it')
-    if settings.firmware_min and _numbers(reader.firmware) < _numbers(settings.firmware_min):
+    if settings.firmware_min and numbers(reader.firmware) < numbers(settings.firmware_min):
         raise DeviceFault("stale_firmware", f"{reader.driver}: {reader.firmware or 'none'} < {settings.firmware_min}")
     return reader
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"[0-9]+", version))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +146,6 @@ class _Asked:
 
     number: int
     wish: Wish
-    mono: float
 
 
 class Device:
@@ -206,7 +201,7 @@ class Device:
         if not found and hello.header.get("usb") is False:
             raise DeviceFault("no_libusb", "USB does not start: the unit needs gated-lane.service.d/usb-reader.conf")
         version = str(hello.header.get("libfprint", ""))
-        if settings.libfprint_min and _numbers(version) < _numbers(settings.libfprint_min):
+        if settings.libfprint_min and numbers(version) < numbers(settings.libfprint_min):
             raise DeviceFault("stale_firmware", f"libfprint {version or '?'} is below {settings.libfprint_min}")
         reader = choose(settings, found)
         await self._say("open", reader=reader.number)
@@ -238,19 +233,22 @@ class Device:
         while True:
             wish = await self._wishes.next()
             assert wish is not None, "next waits for ever"
-            self._asked = _Asked(self._number + 1, wish, asyncio.get_running_loop().time())
+            self._asked = _Asked(self._number + 1, wish)
             await self._say("scan" if wish.scan else "lifted")
             await asyncio.wait((wish.answer,))
             self._asked = None
             if wish.answer.cancelled():
                 await self._say("cancel")
+            del wish  # it holds the picture
 
     async def _listen(self) -> None:
         while True:
-            data = await self._link.read()
-            self._heard_mono = asyncio.get_running_loop().time()
-            for frame in self._feed(data):
-                self._heard(frame)
+            self._take(await self._link.read())
+
+    def _take(self, data: bytes) -> None:
+        self._heard_mono = asyncio.get_running_loop().time()
+        for frame in self._feed(data):
+            self._heard(frame)
 
     async def _watch(self) -> None:
         """A helper that hangs answers no ping. Any bytes at all are a sign of life: a picture may take its time."""
@@ -277,12 +275,11 @@ class Device:
         elif asked is not None and said.get("id") == asked.number:
             if (said.get("say") in ("picture", "retry")) is not asked.wish.scan:
                 raise DeviceFault("garbled", "an answer to another question")
-            asked.wish.grant(self._print(frame, asked.mono) if asked.wish.scan else None)
+            asked.wish.grant(self._print(frame) if asked.wish.scan else None)
 
-    def _print(self, frame: Frame, asked_mono: float) -> Print:
+    def _print(self, frame: Frame) -> Print:
         said = frame.header
-        # One clock: the helper's monotonic time is ours. Never before the question, never after the answer.
-        mono = min(max(said["mono"], asked_mono), asyncio.get_running_loop().time())
+        mono = min(said["mono"], asyncio.get_running_loop().time())  # one clock: the helper's monotonic time is ours
         if said["say"] == "retry":
             return Print(None, self._ppi(0.0), mono, ADVICE.get(str(said.get("why")), Touch.LIFT_FINGER).value)
         image = np.frombuffer(frame.body, np.uint8).reshape(said["height"], said["width"])

@@ -244,8 +244,7 @@ class Device:
         try:
             await self._link.open()
             await self._wake()
-            info = await self._read(INFO, 16)
-            if (found := int.from_bytes(info[4:6], "big")) < self._settings.firmware_min:
+            if (found := int.from_bytes((await self._read(INFO, 16))[4:6], "big")) < self._settings.firmware_min:
                 raise DeviceFault("stale_firmware", f"{found:#06x}, wanted {self._settings.firmware_min:#06x}")
             await self._darken()
             self._cut_short = 0
@@ -256,6 +255,7 @@ class Device:
                     await self._check_power()
                 else:
                     await self._serve(wish)
+                del wish  # it holds the picture
         finally:
             self._wishes.close()
             await self._link.close()

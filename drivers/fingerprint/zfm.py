@@ -8,7 +8,6 @@ the module, which compares. The module keeps picture and template in its RAM unt
 """
 
 import asyncio
-import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.base import DeviceFault, Emit, Print
-from drivers.fingerprint import Wish, Wishes
+from drivers.fingerprint import Wish, Wishes, numbers
 from drivers.links import ByteLink
 from gated.lane.events import Device as Part
 from gated.lane.events import DeviceReady, Door, Touch
@@ -95,7 +94,7 @@ class Settings:
             raise ValueError(f'model "{self.model}" is r30x or r503, mode "{self.mode}" is image or sensor')
         if (self.firmware_min or self.product) and not MODELS[self.model].informs:
             raise ValueError(f"a module of model {self.model} does not tell product and firmware: leave them out")
-        if self.firmware_min and not _numbers(self.firmware_min):
+        if self.firmware_min and not numbers(self.firmware_min):
             raise ValueError('firmware_min is numbers with dots, like "1.2", or "" for any')
         if not 0 <= self.address <= 0xFFFFFFFF or not 0 <= self.password <= 0xFFFFFFFF:
             raise ValueError("address and password are 0 to 0xFFFFFFFF")
@@ -204,10 +203,6 @@ def parameters(told: bytes) -> tuple[int, int]:
     return told[7], 32 << (told[13] & 3)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))
-
-
 class Device:
     """The module. `run` alone uses the line; `scan` and `lifted` leave a wish with it, which may be given up any time.
 
@@ -251,6 +246,7 @@ class Device:
                     await self._verify()
                 else:
                     wish.grant(await (self._scan(wish) if wish.scan else self._until_off(wish)))
+                del wish  # it holds template and picture
         finally:
             self._wishes.close()
             await self._link.close()
@@ -278,7 +274,7 @@ class Device:
             raise DeviceFault("wrong_size", f"{wanted.port}: {width} x {height}")
         if wanted.firmware_min:
             _, version = await self._ask(GET_FW_VER, size=32)
-            if _numbers(version.decode("ascii", "replace")) < _numbers(wanted.firmware_min):
+            if numbers(version.decode("ascii", "replace")) < numbers(wanted.firmware_min):
                 raise DeviceFault("stale_firmware", f"{wanted.port}: below {wanted.firmware_min}")
 
     async def _verify(self) -> None:

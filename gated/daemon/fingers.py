@@ -132,7 +132,7 @@ class Fingers:
             print_ = await reader.scan(template if reader.compares else None)
             self._lies_on = True
             advice = print_.advice
-            if print_.mono < asked_mono:
+            if not print_.mono >= asked_mono:
                 # Out of some buffer: it may be of the passenger before.
                 log.warning("finger reader told an old print", age_s=round(asked_mono - print_.mono, 3))
                 advice = None

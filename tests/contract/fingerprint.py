@@ -5,6 +5,7 @@ A driver's test is a subclass of `FingerContract` that says how a rig is built (
 """
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from random import Random
@@ -218,6 +219,31 @@ class FingerContract:
                 assert not lifted.done(), "the finger still lies on"
                 await rig.sensor.lift()
                 await asyncio.wait_for(lifted, LONG_S)
+
+        self.play(walk())
+
+    @pytest.mark.parametrize("given_up", [False, True])
+    def test_nothing_of_a_finger_is_kept(self, given_up: bool) -> None:
+        """Told or given up: no picture, template or wish of it is anywhere in the driver."""
+
+        async def walk() -> None:
+            async with self.rig() as rig:
+                await rig.ready()
+                await rig.sensor.touch(self.picture(1))
+                scan = asyncio.ensure_future(self.scan(rig, self.picture(1)))
+                if given_up:
+                    await asyncio.sleep(self.scan_s / 2)
+                    scan.cancel()
+                    await asyncio.gather(scan, return_exceptions=True)
+                    await asyncio.sleep(self.scan_s)
+                else:
+                    await asyncio.wait_for(scan, LONG_S)
+                del scan
+                await asyncio.sleep(0.05)
+                gc.collect()
+                kinds = {"Print", "Wish", "Raw"}
+                held = [type(each).__name__ for each in gc.get_objects() if type(each).__name__ in kinds]
+                assert held == []
 
         self.play(walk())
 
