@@ -28,6 +28,7 @@ MATCH, MISS, NONE = (GOOD, GOOD), (BAD, BAD), (nan, nan)
         ("weak face supported", WRONG, MATCH, MATCH, None),
         ("both demanded", STANDS, MATCH, MISS, 1e-7),
         ("both demanded", STANDS, NONE, MATCH, 1e-7),
+        ("both demanded", STANDS, (nan, GOOD), MISS, None),  # no print to be had: that finger is left out
         ("both demanded", STANDS, MISS, MISS, None),
         ("both demanded", WEAK, MATCH, MATCH, None),
         ("no face, two fingers", WRONG, MATCH, MATCH, 1e-6),
@@ -50,10 +51,11 @@ def test_a_finger_is_compared_as_often_as_the_lane_does() -> None:
 
 
 def prints(hands: int = 4, impressions: int = 4, *, unusable: tuple[int, ...] = ()) -> fusion.Prints:
-    """A print matches others of its finger at 0.9, itself at 1, another finger at 0.1."""
+    """A print matches others of its finger at 0.9, itself at 1, another finger at 0.1, and a poor one nothing."""
     finger = np.repeat(np.arange(2 * hands), impressions)
     score = np.where(finger[:, None] == finger, GOOD, BAD)
     np.fill_diagonal(score, 1.0)
+    score[list(unusable)] = score[:, list(unusable)] = 0.0
     usable = ~np.isin(np.arange(len(finger)), unusable)
     return fusion.Prints(score, usable, np.arange(len(finger)).reshape(hands, 2, impressions))
 
@@ -155,7 +157,7 @@ def test_bounds() -> None:
     assert clean["evidence"] == "insufficient evidence"
     spoilt = fusion.rate(hands[:, 0] == 3, [hands])
     assert (spoilt["errors"], spoilt["evidence"]) == (100, "sufficient")
-    assert spoilt["upper_independent"] < 0.13 < 0.2 <= spoilt["upper_persons"]
+    assert spoilt["upper_independent"] < 0.13 < 0.2 <= spoilt["upper_persons"] < 0.5
 
 
 def test_two_persons_are_one_trial_whoever_is_enrolled() -> None:
