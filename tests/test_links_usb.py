@@ -17,6 +17,7 @@ import usb.backend.libusb1
 import usb.core
 
 from drivers.links import LinkLost
+from drivers.links import usb as usb_link
 from drivers.links.usb import UsbDevice
 from tests.hw_sim.touch import Picture
 from tests.hw_sim.uru_reader import DEATH, UruReader
@@ -277,6 +278,43 @@ def test_the_loop_never_waits_for_usb(tmp_path: Path) -> None:
     play(walk())
 
 
+@pytest.mark.parametrize("moment", ["open", "control", "read"])
+def test_a_thread_that_libusb_keeps_is_told_in_time(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that never ends a transfer: the reader is lost, and found again once it does."""
+    monkeypatch.setattr(usb_link, "_LATE_S_MAX", 0.05)
+    monkeypatch.setattr(usb_link, "_CLAIM_S_MAX", 0.2)
+    gate = threading.Event()
+
+    def hang(*_: Any) -> Any:
+        gate.wait(10.0)
+        raise LinkLost("gone")
+
+    async def walk() -> None:
+        async with bus(tmp_path) as on:
+            if moment != "open":
+                await on.link.open()
+            with monkeypatch.context() as hanging:
+                hanging.setattr(on.backend, "open_device" if moment == "open" else "ctrl_transfer", hang)
+                hanging.setattr(on.backend, "bulk_read", hang)
+                hanging.setattr(on.backend, "intr_read", hang)
+                work = {
+                    "open": on.link.open,
+                    "control": lambda: on.link.control_in(4, 7, 1),
+                    "read": lambda: on.link.read(0x81, 64, 0.1),
+                }[moment]
+                assert await asyncio.wait_for(lost(work()), 5.0) == "stuck"
+                await on.link.close()
+                assert await lost(on.link.open()) == "stuck"
+                gate.set()
+            await on.link.close()
+            await on.link.open()
+            assert await on.link.control_in(4, 0x07, 1) == b"\x01"
+
+    play(walk())
+
+
 def test_settings_of_the_link() -> None:
     for wrong in ((0, 1), (0x10000, 1), (1, -1)):
         with pytest.raises(ValueError, match="16 bits"):
@@ -292,6 +330,7 @@ import asyncio, ctypes.util
 if {missing}:
     ctypes.util.find_library = lambda name: None
 from drivers.links import LinkLost
+from drivers.links import usb as usb_link
 from drivers.links.usb import UsbDevice
 try:
     asyncio.run(UsbDevice(0x05BA, 0xFFFE).open())

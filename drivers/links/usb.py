@@ -26,6 +26,8 @@ _THREADS_MAX = 4
 """Transfers at once: control requests and three endpoints."""
 _LATE_S_MAX = 1.0
 """How much longer than its time-out a transfer may take before it counts as hanging."""
+_CLAIM_S_MAX = 10.0
+"""Finding and claiming it takes many transfers."""
 _WHY = {
     errno.EACCES: "no_permission",
     errno.EPERM: "no_permission",
@@ -73,7 +75,7 @@ class UsbDevice:
         if self._threads is not None:
             raise LinkLost("stuck", f"{self._name}: a transfer of the last time still hangs")
         self._threads = ThreadPoolExecutor(_THREADS_MAX, "usb")
-        await self._ask(self._claim)
+        await self._ask(self._claim, _CLAIM_S_MAX)
 
     async def control_in(self, request: int, value: int, size: int) -> bytes:
         kind = usb.util.build_request_type(usb.util.CTRL_IN, usb.util.CTRL_TYPE_VENDOR, usb.util.CTRL_RECIPIENT_DEVICE)
@@ -89,7 +91,8 @@ class UsbDevice:
         if reading is None:
             self._longest_s = max(self._longest_s, within_s)
             reading = self._reading[endpoint] = self._in_thread(lambda: self._take(endpoint, size, within_s))
-        await asyncio.wait((reading,))  # where we are cancelled it goes on: what it brings is the next read's
+        # where we are cancelled it goes on: what it brings is the next read's
+        await self._in_time(reading, self._longest_s)
         self._reading.pop(endpoint, None)
         return reading.result()
 
@@ -119,13 +122,22 @@ class UsbDevice:
     async def _control(self, kind: int, request: int, value: int, what: int | bytes) -> Any:
         limit_ms = round(self._control_s_max * 1000)
         device = self._opened()
-        return await self._ask(lambda: device.ctrl_transfer(kind, request, value, 0, what, limit_ms))
+        return await self._ask(
+            lambda: device.ctrl_transfer(kind, request, value, 0, what, limit_ms), self._control_s_max
+        )
 
-    async def _ask(self, work: Callable[[], T]) -> T:
+    async def _ask(self, work: Callable[[], T], within_s: float) -> T:
         asking = self._in_thread(work)
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
-        return await asyncio.shield(asking)
+        await self._in_time(asking, within_s)
+        return asking.result()
+
+    async def _in_time(self, work: "asyncio.Future[Any]", within_s: float) -> None:
+        """Until `work` is done; it goes on where we are cancelled. A thread that libusb does not give back is told."""
+        done, _ = await asyncio.wait((work,), timeout=within_s + _LATE_S_MAX)
+        if not done:
+            raise LinkLost("stuck", f"{self._name}: a transfer hangs beyond its time-out")
 
     def _in_thread(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """`work` in a thread; errors of USB come as `LinkLost`."""
