@@ -26,6 +26,8 @@ for folder in json.load(sys.stdin):
         signal.alarm(30)
         said = os.open(folder + "/said", os.O_WRONLY | os.O_CREAT)
         os.dup2(said, 1), os.dup2(said, 2)
+        if os.path.exists(folder + "/environment"):
+            os.environ.update(json.load(open(folder + "/environment")))
         sys.argv = ["gated", "--config", folder + "/lane.toml", "run"]
         code = 70
         try:
@@ -108,6 +110,31 @@ def no_section(name: str) -> Change:
     return change
 
 
+def together(*changes: Change) -> Change:
+    """Several changes."""
+
+    def change(all_options: Options, folder: Path) -> None:
+        for each in changes:
+            each(all_options, folder)
+
+    return change
+
+
+def reader(driver: str = "zfm", **values: object) -> Change:
+    """The lane has a fingerprint reader."""
+    port = {"port": "/dev/ttyS0"} if driver == "zfm" else {}
+    return options("fingerprint", driver=driver, **port, **values)
+
+
+def environment(**variables: str) -> Change:
+    """Variables of this process alone."""
+
+    def change(_: Options, folder: Path) -> None:
+        (folder / "environment").write_text(json.dumps(variables), encoding="utf-8")
+
+    return change
+
+
 def no_folder_for_the_socket(all_options: Options, folder: Path) -> None:
     all_options["control"]["socket"] = str(folder / "run" / "control.sock")
 
@@ -160,6 +187,48 @@ CASES = {
     "no such threshold": Case(
         options("face", threshold="fmr_1e-9"), ("[face] threshold", "fmr_1e-9", "fmr_1e-4"), "threshold"
     ),
+    "no such fingerprint driver": Case(
+        reader("zmf"),
+        ("[fingerprint] driver", "no driver 'zmf'", "libfprint, usb_image, zfm"),
+        'driver = "zmf"',
+    ),
+    "unknown option of a fingerprint reader": Case(
+        reader(baud_rates=9600), ("[fingerprint] baud_rates", "did you mean 'baud_rate'"), "baud_rates"
+    ),
+    "option of another fingerprint reader": Case(
+        reader("usb_image", scan_type="any"), ("[fingerprint] scan_type", "not a known option"), "scan_type"
+    ),
+    "wrong type of a fingerprint reader": Case(
+        reader(tries="many"), ("[fingerprint] tries", 'is "many", must be a whole number'), "tries"
+    ),
+    "impossible mode of a fingerprint reader": Case(
+        reader(mode="pictures"), ("[fingerprint]", 'mode "pictures" is image or sensor'), "mode"
+    ),
+    "USB reader that asks for authentication": Case(
+        reader("usb_image", vendor_id=0x045E, product_id=0x00CA), ("[fingerprint]", "05ba:000a"), "vendor_id"
+    ),
+    "a picture for a finger": Case(
+        together(reader("libfprint"), environment(FP_VIRTUAL_IMAGE="/tmp/finger")),
+        ("[fingerprint]", "FP_VIRTUAL_IMAGE"),
+        "[fingerprint]",
+    ),
+    "no such threshold of fingers": Case(
+        together(reader(), options("finger", threshold="fmr_1e-9")),
+        ("[finger] threshold", "fmr_1e-9", "fmr_1e-3"),
+        'threshold = "fmr_1e-9"',
+    ),
+    "fingers without a reader": Case(
+        options("finger", threshold="fmr_1e-3"), ("[finger]", "no [fingerprint] reader"), "[finger]"
+    ),
+    "a weak face that is not weaker": Case(
+        options("face", weak="fmr_1e-5"), ("[face] weak", '"fmr_1e-5" is no weaker than threshold "fmr_1e-4"'), "weak"
+    ),
+    "no such threshold of weak faces": Case(
+        options("face", weak="fmr_1"), ("[face] weak", '"fmr_1"', '"fmr_1e-2"'), "weak"
+    ),
+    "placements longer than all of them together": Case(
+        options("timing", finger_s=30.0, fingers_s=30.0), ("[timing] fingers_s", "above finger_s"), "fingers_s"
+    ),
     "no policy file": Case(
         options("policy", file="/nowhere/tw.toml"), ("[policy] file", "/nowhere/tw.toml", "No such file"), "file"
     ),
@@ -170,7 +239,7 @@ CASES = {
         "policy.toml",
     ),
     "policy with what cannot be missing": Case(
-        policy('may_miss = ["chip", "face_pad"]', 'may_miss = ["chop"]'),
+        policy('may_miss = ["chip", "face_pad", "finger_pad"]', 'may_miss = ["chop"]'),
         ("may_miss", "chop", "chip"),
         'may_miss = ["chop"]',
         "policy.toml",
@@ -179,6 +248,12 @@ CASES = {
         policy("age_years_min = 10", 'age_years_min = "ten"'),
         ("age_years_min", "a whole number"),
         "age_years_min",
+        "policy.toml",
+    ),
+    "policy in which no finger replaces a face": Case(
+        policy("fingers_alone = 2", "fingers_alone = 0"),
+        ("fingers_alone is 1 to 10, not 0",),
+        "fingers_alone",
         "policy.toml",
     ),
     "policy with a negative age": Case(
@@ -193,6 +268,16 @@ CASES = {
     "not TOML": Case(options("log", level=MAYBE), ("is not valid TOML",), "level"),
     "missing network": Case(
         network("sface", lambda _: None), ("cannot read the network sface", "No such file", "models.obtain"), code=69
+    ),
+    "missing network of fingers": Case(
+        together(reader(), network("leader", lambda _: None)),
+        ("cannot read the network leader", "No such file", "models.obtain"),
+        code=69,
+    ),
+    "wrong network of fingers": Case(
+        together(reader(), network("leader", lambda good: good[:-1] + b"!")),
+        ("is not the network leader", "expected sha256"),
+        code=69,
     ),
     "wrong network": Case(
         network("yunet", lambda good: good[:-1] + b"!"),

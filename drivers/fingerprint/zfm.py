@@ -90,8 +90,10 @@ class Settings:
     """The manual's "FAR < 0.001 %" for security level 3."""
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS or self.mode not in ("image", "sensor"):
-            raise ValueError(f'model "{self.model}" is r30x or r503, mode "{self.mode}" is image or sensor')
+        if self.model not in MODELS:
+            raise ValueError(f'model "{self.model}" is r30x or r503')
+        if self.mode not in ("image", "sensor"):
+            raise ValueError(f'mode "{self.mode}" is image or sensor')
         if (self.firmware_min or self.product) and not MODELS[self.model].informs:
             raise ValueError(f"a module of model {self.model} does not tell product and firmware: leave them out")
         if self.firmware_min and not numbers(self.firmware_min):

@@ -37,6 +37,8 @@ class _Policy:
             raise ValueError(f"version must have 1 to {CODE_MAX} characters: every record carries it")
         if self.age_years_min < 0:
             raise ValueError(f"age_years_min must not be below 0, but is {self.age_years_min}")
+        if not 1 <= self.fingers_alone <= 10:
+            raise ValueError(f"fingers_alone is 1 to 10, not {self.fingers_alone}")
 
 
 def load_rules(path: Path) -> Rules:
