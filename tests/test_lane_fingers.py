@@ -11,7 +11,7 @@ from gated.lane import events as ev
 from gated.lane.commands import PromptCode
 from gated.lane.core import State
 from gated.lane.events import Device, Event, Touch, Traveller
-from gated.lane.policy import Decision, stated_fmr
+from gated.lane.policy import Decision, finger_comparisons, stated_fmr
 from gated.lane.settings import Timing, Topology
 from tests.play import DEVICES, RULES, TRAVELLER, WEAK, Play
 
@@ -204,4 +204,7 @@ def test_an_officer_may_have_everything_tried_again() -> None:
     play.answers[cmd.CompareFinger] = lambda c: _answer(c, iter([GOOD]))
     play.do(ev.OfficerRetries("r", "wu", ticket))
     assert verdict(play) == GRANTED
-    assert len(play.all(cmd.Record)[-1].evidence.fingers) == 1, "what was tried before does not count"
+    evidence = play.all(cmd.Record)[-1].evidence
+    assert len(evidence.fingers) == 1, "what was tried before proves nothing"
+    assert len(finger_comparisons(evidence)) == 5
+    assert stated_fmr(evidence, RULES) == pytest.approx(2e-4 * 5 * FMR), "but it was tried, and so was the face"

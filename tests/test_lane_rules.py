@@ -18,6 +18,7 @@ SHUT_MONO = 100.0
 FACE = FaceCompared(1, 3, GOOD, THRESHOLD, THRESHOLD, 1e-4, SHUT_MONO, 1, GOOD)
 FINGER = FingerCompared(1, 4, GOOD, 0.5, 0.5, 1e-3, "right_index", GOOD)
 LEFT = replace(FINGER, finger="left_index")
+THUMB = replace(FINGER, finger="left_thumb")
 NO_PAD = replace(FINGER, pad=NONE)
 WEAK_FACE = replace(FACE, result=Check.FAILED, score=WEAK, weak_threshold=WEAK, weak_fmr=1e-2)
 STRICT = Evidence(
@@ -220,7 +221,12 @@ def test_comparisons_of_a_passage_are_counted_over_all_fingers() -> None:
         (STRICT, 1e-4),
         (BOTH, 1e-4 * 1e-3),
         (replace(BOTH, fingers=(misses(FINGER), FINGER)), 1e-4 * 2e-3),
-        (replace(BOTH, fingers=(misses(LEFT), FINGER)), 1e-4 * 1e-3),
+        (replace(BOTH, fingers=(misses(LEFT), FINGER)), 1e-4 * 2e-3),
+        (replace(BOTH, fingers=(replace(LEFT, result=Check.UNDETERMINED, fmr=1.0), FINGER)), 1e-4 * 1e-3),
+        (replace(BOTH, earlier=(misses(LEFT), misses(LEFT), misses(FINGER))), 1e-4 * 4e-3),
+        (replace(BOTH, faces=3), 3e-4 * 1e-3),
+        (replace(FINGERS_ALONE, fingers=(misses(LEFT), LEFT, FINGER)), 2e-3 * 1e-3),
+        (replace(FINGERS_ALONE, fingers=(misses(THUMB), LEFT, FINGER)), 3e-6),
         (SUPPORTED, 1e-2 * 1e-3),
         (FINGERS_ALONE, 1e-3 * 1e-3),
         (replace(SUPPORTED, fingers=()), None),

@@ -299,7 +299,7 @@ def test_a_thread_that_libusb_keeps_is_told_in_time(
                 hanging.setattr(on.backend, "open_device" if moment == "open" else "ctrl_transfer", hang)
                 hanging.setattr(on.backend, "bulk_read", hang)
                 hanging.setattr(on.backend, "intr_read", hang)
-                work = {
+                work: Any = {
                     "open": on.link.open,
                     "control": lambda: on.link.control_in(4, 7, 1),
                     "read": lambda: on.link.read(0x81, 64, 0.1),

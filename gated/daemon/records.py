@@ -5,7 +5,7 @@ from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Door, FingerCompared, Traveller
-from gated.lane.policy import Evidence, Rules, proven_fingers, stated_fmr
+from gated.lane.policy import Evidence, Rules, finger_comparisons, proven_fingers, stated_fmr
 from gated.wire import facts
 from gated.wire.facts import Fact
 
@@ -80,7 +80,7 @@ class Facts:
             finger_threshold=finger.threshold if finger else None,
             finger_fmr=finger.fmr if finger else None,
             finger_pad=finger.pad.value if finger else None,
-            finger_tries=sum(each.result in (Check.SUCCESSFUL, Check.FAILED) for each in evidence.fingers),
+            finger_tries=len(finger_comparisons(evidence)),
             fingers_matched=len(proven_fingers(evidence)),
             fmr=stated_fmr(evidence, self._rules),
             holder=_holder(evidence.document, evidence.traveller, evidence),

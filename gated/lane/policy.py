@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import Enum
+from itertools import combinations
+from math import prod
 from typing import Any
 
 from gated.icao.check import Check
@@ -50,6 +52,10 @@ class Evidence:
     """Whether the lane had a working fingerprint reader when the document was checked."""
     fingers: tuple[FingerCompared, ...] = ()
     """Every answer of the reader, in order."""
+    faces: int = 0
+    """How often a face was compared in this passage, before an officer's retry too."""
+    earlier: tuple[FingerCompared, ...] = ()
+    """What the reader answered before an officer's retry: it proves nothing any more, but it was tried."""
 
     @property
     def day(self) -> date:
@@ -309,21 +315,28 @@ def next_finger(e: Evidence, rules: Rules, tries: int) -> str | None:
     return next((f for f in left if compared.count(f) < TRIES_A_FINGER), None)
 
 
-def stated_fmr(e: Evidence, rules: Rules) -> float | None:
-    """The false match rate that a grant on this evidence stands for, by the rates of the thresholds that were met.
+def finger_comparisons(e: Evidence) -> tuple[FingerCompared, ...]:
+    """Every comparison of a finger in this passage, before an officer's retry too."""
+    return tuple(f for f in (*e.earlier, *e.fingers) if f.result in (Check.SUCCESSFUL, Check.FAILED))
 
-    Face and finger are taken as independent, and so are two fingers; each further comparison of a finger adds its rate
-    once more. None where nothing was proven."""
-    rate = 1.0
-    if face_stands(e) and e.face is not None:
-        rate *= e.face.fmr
-    elif face_is_weak(e, rules) and e.face is not None:
-        rate *= e.face.weak_fmr
-    for finger in proven_fingers(e):
-        compared = [f for f in e.fingers if f.finger == finger and f.result in (Check.SUCCESSFUL, Check.FAILED)]
-        rate *= min(1.0, sum(f.fmr for f in compared))
-    proven = face_stands(e) or bool(proven_fingers(e))
-    return rate if proven else None
+
+def stated_fmr(e: Evidence, rules: Rules) -> float | None:
+    """The rate at which somebody else would have been granted on as many tries, by the thresholds that were met.
+
+    Face and finger are taken as independent, and so are two fingers. Every comparison of the passage could have been
+    the false one, so each adds its rate: of a face, of a finger, of whichever finger where several were tried. None
+    where nothing was proven."""
+    proven = proven_fingers(e)
+    if not face_stands(e) and not proven:
+        return None
+    rates: dict[str, float] = {}
+    for each in finger_comparisons(e):
+        rates[each.finger] = min(1.0, rates.get(each.finger, 0.0) + each.fmr)
+    rate = min(1.0, sum(prod(some) for some in combinations(rates.values(), len(proven))))
+    if e.face is not None and (face_stands(e) or face_is_weak(e, rules)):
+        fmr = e.face.fmr if face_stands(e) else e.face.weak_fmr
+        rate *= min(1.0, max(1, e.faces) * fmr)
+    return rate
 
 
 def judge(evidence: Evidence, rules: Rules) -> Verdict:

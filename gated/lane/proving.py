@@ -1,5 +1,6 @@
 """Rows of recognition: face, finger, the controls as they stand now. No I/O, no clock."""
 
+from gated.icao.check import Check
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane import policy
@@ -73,7 +74,8 @@ ADVICE = {
 
 
 def match_face(lane: Core, event: ev.FaceCompared, now: Now) -> None:
-    lane.note(face=event)
+    compared = event.result in (Check.SUCCESSFUL, Check.FAILED)
+    lane.note(face=event, faces=lane.guest.evidence.faces + compared)
     _next_proof(lane, now)
 
 

@@ -51,7 +51,9 @@ def officer_retries(lane: Core, event: ev.OfficerRetries, now: Now) -> None:
     lane.answer(event.order, able and alone, "" if able and alone else "lane_cannot")
     if able and alone:
         lane.guest.tries = 0
-        lane.note(face=None, fingers=(), flags=frozenset())
+        evidence = lane.guest.evidence
+        earlier = (*evidence.earlier, *evidence.fingers)
+        lane.note(face=None, fingers=(), earlier=earlier, flags=frozenset())
         match(lane, now)
 
 

@@ -129,11 +129,11 @@ class VerdictReached(Ticketed):
     finger_fmr: float | None = None
     finger_pad: str | None = limited(CODE_MAX, None)
     finger_tries: int = 0
-    """How many comparisons of fingers there were."""
+    """How many comparisons of fingers there were, before an officer's retry too."""
     fingers_matched: int = 0
     """How many different fingers matched."""
     fmr: float | None = None
-    """The false match rate that all that matched stands for together; None: nothing did."""
+    """The rate at which somebody else would have matched alike, all tries counted; None: nothing matched."""
     holder: Holder | None = personal(None)
 
 
