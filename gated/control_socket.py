@@ -60,6 +60,8 @@ async def serve(
                     await connection.refuse(Refused(Code.BUSY, "too many connections"))
                     return
                 await connection.answer(handler, technician_group, uplink_user, answer_s_max)
+        except asyncio.CancelledError:
+            pass  # the daemon stops; asyncio's streams (3.11) would log this as an error of ours
         finally:
             open_now.discard(task)
 

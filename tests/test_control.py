@@ -202,6 +202,15 @@ def test_silence_and_haste_do_no_harm(daemon: Daemon, monkeypatch: pytest.Monkey
         stream.close()  # type: ignore[attr-defined]
 
 
+def test_stopping_under_a_watcher_is_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Daemon(tmp_path / "c.sock") as running:
+        stream = client(running).watch()
+        assert next(stream)
+    assert list(stream) == []
+    assert running.lane.streams_ended == 1
+    assert not caplog.records, caplog.text
+
+
 def test_a_watcher_that_does_not_read_is_dropped(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_socket, "WRITE_S_MAX", 0.1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lazy:

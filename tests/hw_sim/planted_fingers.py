@@ -105,7 +105,21 @@ MISTAKES: tuple[Mistake, ...] = (
         "fingers_of_before_the_retry",
         "referral",
         "what was proven before an officer had it tried again still counts",
-        "lane.note(face=None, fingers=(), flags=frozenset())",
+        "lane.note(face=None, fingers=(), earlier=earlier, flags=frozenset())",
         "lane.note(face=None, flags=frozenset())",
+    ),
+    Mistake(
+        "tries_before_the_retry_unsaid",
+        "referral",
+        "the rate of a grant forgets what was tried before an officer had it tried again",
+        "earlier = (*evidence.earlier, *evidence.fingers)",
+        "earlier = ()",
+    ),
+    Mistake(
+        "other_fingers_tries_unsaid",
+        "policy",
+        "the rate of a grant forgets the fingers that did not match",
+        "combinations(rates.values(), len(proven))",
+        "combinations([rates[f] for f in proven], len(proven))",
     ),
 )
