@@ -156,7 +156,7 @@ def test_a_finger_stays_on_while_the_display_says_so_and_is_laid_on_anew_while_i
     assert [finger is None for _, finger in stand.glass.did] == [k % 2 == 1 for k in range(len(times))]
 
 
-@pytest.mark.parametrize("says", ["", "place_document", "place_finger", "lift_finger", ASKS + LEFT])
+@pytest.mark.parametrize("says", ["", "place_document", "lift_finger", ASKS + LEFT])
 def test_nothing_else_is_laid_on(says: str) -> None:
     """No document, no finger that is not named, none with a plaster."""
     stand = Stand(bandaged=(LEFT,))

@@ -24,7 +24,6 @@ class PromptCode(Enum):
     STEP_BACK = "step_back"
     UNCOVER_FACE = "uncover_face"
     HOLD_STILL = "hold_still"
-    PLACE_FINGER = "place_finger"
     PLACE_RIGHT_THUMB = "place_right_thumb"
     PLACE_RIGHT_INDEX = "place_right_index"
     PLACE_RIGHT_MIDDLE = "place_right_middle"
