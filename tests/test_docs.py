@@ -14,7 +14,7 @@ import pytest
 
 from gated import config
 from gated.cli import COMMANDS, gated
-from gated.daemon.plan import SECTIONS, FaceSettings, PolicyFile, Shape
+from gated.daemon.plan import SECTIONS, FaceSettings, FingerSettings, PolicyFile, Shape
 from gated.lane.settings import Timing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +112,7 @@ OPTIONS: list[tuple[str, type[Any]]] = [
     ("timing", Timing),
     ("policy", PolicyFile),
     ("face", FaceSettings),
+    ("finger", FingerSettings),
     ("store", config.Store),
     ("keys", config.Keys),
     ("uplink", config.Uplink),
@@ -134,6 +135,22 @@ def test_every_option_is_explained(section: str, settings: type[Any]) -> None:
         )
 
 
+@pytest.mark.parametrize("driver", ["libfprint", "usb_image", "zfm"])
+def test_each_fingerprint_reader_can_be_copied_from_the_reference(driver: str, tmp_path: Path) -> None:
+    """Its block, uncommented in place of the others, is all its options at their defaults."""
+    section = section_text("fingerprint")
+    blocks = re.split(r'^(?=(?:# )?driver = ")', section, flags=re.MULTILINE)
+    (block,) = [each for each in blocks if re.match(rf'(?:# )?driver = "{driver}"', each)]
+    lines = re.findall(r"^(?:# )?(\w+ = .*)$", block, re.MULTILINE)
+    (tmp_path / "lane.toml").write_text(REFERENCE.replace(section, "\n".join(lines) + "\n"))
+    settings = importlib.import_module(f"drivers.fingerprint.{driver}").Settings
+    read = config.load(tmp_path / "lane.toml").section("fingerprint")
+    assert read.text("driver") == driver
+    assert {line.split(" = ")[0] for line in lines[1:]} == {each.name for each in fields(settings)}
+    needed = {"port": "/dev/gated/fingerprint"} if driver == "zfm" else {}
+    assert read.into(settings) == settings(**needed)
+
+
 def test_no_option_is_explained_that_nobody_reads() -> None:
     for section in {name for name, _ in OPTIONS}:
         known = {f.name for name, settings in OPTIONS if name == section for f in fields(settings)} | {"driver"}
@@ -143,7 +160,7 @@ def test_no_option_is_explained_that_nobody_reads() -> None:
 
 @pytest.mark.parametrize(
     ("section", "settings"),
-    [pair for pair in OPTIONS if pair[0] in ("timing", "store", "control", "models", "log", "face")],
+    [pair for pair in OPTIONS if pair[0] in ("timing", "store", "control", "models", "log", "face", "finger")],
     ids=lambda part: getattr(part, "__name__", part),
 )
 def test_the_defaults_that_are_shown_are_the_defaults(section: str, settings: type[Any]) -> None:

@@ -147,6 +147,16 @@ def test_udev_rules_are_well_formed() -> None:
     assert jumps == labels
 
 
+def test_udev_rules_use_no_property_that_a_later_file_sets() -> None:
+    """The system's 60-persistent-v4l.rules and 60-serial.rules come after ours: what they import we must ourselves."""
+    imported: set[str] = set()
+    for line in (SYSTEMD / "60-gated.rules").read_text().splitlines():
+        wanted = {name for name in ("ID_BUS", "ID_PATH") if f"ENV{{{name}}}==" in line}
+        assert wanted <= imported, line
+        imported |= {"ID_PATH"} if 'IMPORT{builtin}="path_id"' in line else set()
+        imported |= {"ID_BUS"} if 'IMPORT{builtin}="usb_id"' in line else set()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make users and give folders away")
 def test_users_and_folders_are_made(tmp_path: Path) -> None:
     """In a root folder of its own: nothing of this machine is touched."""
