@@ -27,7 +27,6 @@ PPI_MIN, PPI_MAX = 250.0, 1200.0
 USABLE_MIN = 5
 """Below this quality a print is not compared: nobody touches, or nothing of a finger is seen. TR-03121-3 asks for no
 more at verification."""
-MINUTIAE_MAX = 255
 STEPS = 256
 """A template holds whole pixels and so many directions; what is extracted is rounded alike, and compares alike."""
 
@@ -87,7 +86,7 @@ class OnnxFingerEngine:
     def extract(self, image: Any, ppi: float) -> Minutiae:
         picture = _scaled(image, ppi)
         height, width = picture.shape
-        rows = self._network.find(picture)[:MINUTIAE_MAX]
+        rows = self._network.find(picture)
         turn = np.rint(rows[:, 2] / (2 * np.pi) * STEPS) % STEPS
         return Minutiae(
             x=np.clip(np.rint(rows[:, 0]), 0, width - 1).astype(np.float32),
