@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,12 +13,16 @@ from drivers.base import DeviceFault, Emit, Print
 from gated.biometrics.face import Threshold
 from gated.biometrics.finger import FingerError, PrintLook
 from gated.daemon.fingers import AGAIN_S, LIFT_S, OUR_FORMAT, Fingers, format_of
+from gated.daemon.records import Facts
 from gated.icao.check import Check
-from gated.lane.commands import CompareFinger
-from gated.lane.events import Event, FingerAdvice, FingerCompared, Touch
+from gated.lane.commands import CompareFinger, Record
+from gated.lane.events import Door, Event, FingerAdvice, FingerCompared, Touch
+from gated.lane.policy import Decision, Evidence, Verdict
+from gated.wire.facts import VerdictReached
 from tests.hw_sim import virtual
 from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.simlane import Inline
+from tests.play import RULES
 
 TEMPLATES = {(7, "right_index"): b"right", (7, "left_index"): b"left", (7, "left_thumb"): b"spoilt"}
 WITHIN_S = 8.0
@@ -290,8 +295,8 @@ def test_a_sensor_that_compares_by_itself() -> None:
         rig.reader.lay(Placed())
         await asyncio.sleep(0.5)
         assert rig.answers == [
-            FingerCompared(1, 1, Check.SUCCESSFUL, 200.0, 100.0, 1e-5, "right_index"),
-            FingerCompared(1, 2, Check.FAILED, 3.0, 100.0, 1e-5, "left_index"),
+            FingerCompared(1, 1, Check.SUCCESSFUL, 200.0, 100.0, 1e-5, "right_index", sensor="zfm"),
+            FingerCompared(1, 2, Check.FAILED, 3.0, 100.0, 1e-5, "left_index", sensor="zfm"),
         ]
         assert rig.advice == [Touch.CLEAN_FINGER, Touch.PLACE_AGAIN]
         assert rig.engine.extracted == 0
@@ -423,3 +428,14 @@ def test_which_templates_a_lane_can_compare() -> None:
     assert format_of(None) == ""
     assert format_of(Reader()) == OUR_FORMAT
     assert format_of(Reader("zfm")) == "zfm"
+
+
+@pytest.mark.parametrize("sensor", ["", "zfm"])
+def test_the_record_says_whose_word_it_is(sensor: str) -> None:
+    """A module that compares by itself can be exchanged for one that always matches: HQ sees which grants hang on it."""
+    told = FingerCompared(1, 1, Check.SUCCESSFUL, 200.0, 1.0, 1e-5, "right_index", sensor=sensor)
+    evidence = Evidence(datetime(2026, 3, 2, tzinfo=UTC), fingers=(told,))
+    record = Record(1, 2, Verdict(Decision.GRANT, "all_rules_kept", "v"), Door.A, evidence, None)
+    fact = Facts("exit", RULES).of(record, 1)
+    assert isinstance(fact, VerdictReached)
+    assert (fact.finger, fact.finger_sensor) == ("successful", sensor or None)

@@ -137,7 +137,7 @@ class Fingers:
                 log.warning("finger reader told an old print", age_s=round(asked_mono - print_.mono, 3))
                 advice = None
             elif reader.compares and print_.score is not None:
-                return _told(command, print_.score, reader.threshold, reader.fmr)
+                return _told(command, print_.score, reader.threshold, reader.fmr, reader.compares)
             elif print_.image is not None and not reader.compares:
                 score, advice = await self._score(print_, template)
                 if score is not None:
@@ -194,6 +194,6 @@ def _scored(engine: FingerEngine, print_: Print, template: bytes) -> float:
     return engine.score(minutiae, template)
 
 
-def _told(command: CompareFinger, score: float, threshold: float, fmr: float) -> FingerCompared:
+def _told(command: CompareFinger, score: float, threshold: float, fmr: float, sensor: str = "") -> FingerCompared:
     result = Check.SUCCESSFUL if score >= threshold else Check.FAILED
-    return FingerCompared(command.ticket, command.ask, result, score, threshold, fmr, command.finger)
+    return FingerCompared(command.ticket, command.ask, result, score, threshold, fmr, command.finger, sensor=sensor)

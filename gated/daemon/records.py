@@ -80,6 +80,7 @@ class Facts:
             finger_threshold=finger.threshold if finger else None,
             finger_fmr=finger.fmr if finger else None,
             finger_pad=finger.pad.value if finger else None,
+            finger_sensor=(finger.sensor or None) if finger else None,
             finger_tries=len(finger_comparisons(evidence)),
             fingers_matched=len(proven_fingers(evidence)),
             fmr=stated_fmr(evidence, self._rules),

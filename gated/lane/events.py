@@ -310,6 +310,8 @@ class FingerCompared(Ticketed):
     finger: str = ""
     """Which finger was asked for."""
     pad: Check = Check.NOT_SUPPORTED
+    sensor: str = ""
+    """Where the sensor compared by itself, the format of its templates: its word for it is all there is."""
 
 
 @dataclass(frozen=True, slots=True)

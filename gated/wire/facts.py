@@ -128,6 +128,9 @@ class VerdictReached(Ticketed):
     finger_threshold: float | None = None
     finger_fmr: float | None = None
     finger_pad: str | None = limited(CODE_MAX, None)
+    finger_sensor: str | None = limited(CODE_MAX, None)
+    """Where the sensor compared by itself, the format of its templates: score, threshold and rate are then its word,
+    and `fmr` leans on it. None: the lane compared, or nobody did."""
     finger_tries: int = 0
     """How many comparisons of fingers there were, before an officer's retry too."""
     fingers_matched: int = 0
