@@ -122,7 +122,7 @@ def passage(
     A finger whose print is not worth comparing (NaN) counts as one of which no print can be had."""
     evidence = claimed
     if claimed.traveller is not None and claimed.traveller.face:
-        evidence = policy.with_found(evidence, face=_face(face, at))
+        evidence = policy.with_found(evidence, face=_face(face, at), faces=int(not np.isnan(face)))
     while (finger := policy.next_finger(evidence, rules, FINGER_TRIES)) is not None:
         before = sum(one.finger == finger for one in evidence.fingers)
         found = _finger(finger, prints[INDEX.index(finger)][before], at.finger)

@@ -23,6 +23,7 @@ MATCH, MISS, NONE = (GOOD, GOOD), (BAD, BAD), (nan, nan)
         ("weak face supported", STANDS, NONE, NONE, 1e-4),
         ("weak face supported", WEAK, MATCH, MISS, 1e-5),
         ("weak face supported", WEAK, (BAD, GOOD), MISS, 2e-5),
+        ("weak face supported", WEAK, MISS, MATCH, 3e-5),
         ("weak face supported", WEAK, NONE, MATCH, 1e-5),
         ("weak face supported", WEAK, MISS, MISS, None),
         ("weak face supported", WRONG, MATCH, MATCH, None),
