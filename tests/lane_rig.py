@@ -22,8 +22,8 @@ from gated.control import Client, Status, Unavailable
 from gated.control_views import Snapshot
 from gated.hq import keys
 from gated.hq.publisher import publish
+from gated.hq.registers import EnrolledFinger, Person, Register
 from gated.hq.registers import Paper as RegisteredPaper
-from gated.hq.registers import Person, Register
 from gated.store.outbox import OutboxReader
 from gated.wire.facts import Fact, TicketSettled, VerdictReached
 from gated.wire.record import Head, Record, follow
@@ -87,8 +87,10 @@ class Rig:
         self._persons += 1
         return passport(self.dice, self._persons, date.today())
 
-    def enrol(self, paper: Paper, template: bytes | None = None) -> Paper:
-        """Put the holder into HQ's register; a template of nobody where none is given. `publish` comes after."""
+    def enrol(self, paper: Paper, template: bytes | None = None, fingers: tuple[EnrolledFinger, ...] = ()) -> Paper:
+        """Put the holder into HQ's register; a template of nobody where none is given, and no face where there are
+        `fingers`. `publish` comes after."""
+        network = f"sface-{model('sface').published_sha256[:12]}"
         self.register.enrol(
             Person(
                 subject=0,
@@ -99,8 +101,9 @@ class Rig:
                 given_names=paper.given_names,
                 personal_number=paper.personal_number,
                 papers=(RegisteredPaper("TWN", paper.number),),
-                face=template or bytes(range(1, 65)) * 8,
-                face_model=f"sface-{model('sface').published_sha256[:12]}",
+                face=None if fingers else template or bytes(range(1, 65)) * 8,
+                face_model="" if fingers else network,
+                fingers=fingers,
                 enrolled_on=date.today(),
             )
         )

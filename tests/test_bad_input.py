@@ -2,6 +2,7 @@
 
 One real lane process with an ELYCTIS reader lives through all of it; a second one has the two other readers."""
 
+import asyncio
 import json
 import random
 import socket
@@ -11,14 +12,25 @@ from collections.abc import Iterator
 
 import pytest
 
+from gated.biometrics.finger import OnnxFingerEngine
+from gated.biometrics.template import FingerTemplate, encode
+from gated.hq.registers import EnrolledFinger
+from gated.icao.fingers import Finger
+from gated.wire.facts import VerdictReached
 from tests.canaries import Canary, found
+from tests.hw_sim.cast import INDEX_FINGERS
+from tests.hw_sim.fingers import FingerBook
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.papers import smudged
 from tests.hw_sim.picture import Cut
+from tests.hw_sim.pty import Pty
 from tests.hw_sim.readers import Fault as ReaderFault
+from tests.hw_sim.touch import Picture
 from tests.hw_sim.video import Fault as CameraFault
+from tests.hw_sim.zfm_sensor import ZfmSensor
 from tests.lane_bench import face
 from tests.lane_rig import Rig
+from tests.networks import networks
 
 NOISE = random.Random(5).randbytes(3000)
 SHREDS = (
@@ -35,6 +47,91 @@ SHREDS = (
     b"\x06\x15\x05",
 )
 """Beginnings of frames of every reader, and things that look like them."""
+
+
+PACKETS = (
+    b"\xef\x01",
+    b"\xef\x01\xff\xff\xff\xff\x07\x00\x03\x00",
+    b"\xef\x01\xff\xff\xff\xff\x07\xff\xff\x00\x00",
+    b"\xef\x01\xff\xff\xff\xff\x07\x00\x00",
+    b"\xef\x01\xff\xff\xff\xff\x07\x00\x03\x00\x00\x0b",
+    b"\xef\x01\x00\x00\x00\x00\x07\x00\x03\x00\x00\x0a",
+    b"\xef\x01\xff\xff\xff\xff\x02" + b"\x00\x82" + bytes(40),
+)
+"""The same of a fingerprint module: cut short, longer than any, of no length, with a wrong sum, of another address."""
+
+
+class Fingered:
+    """A rig whose lane also has a serial fingerprint module in image mode, and people who have fingers enrolled."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.book, self.engine = FingerBook(9), OnnxFingerEngine(networks(), threads=1)
+        self.cable = rig.bench.now(lambda: Pty(link=rig.folder / "fingerprint"))
+        self.module = ZfmSensor(self.cable, random.Random(4))
+        self.listen()
+        rig.options["fingerprint"] = {
+            "driver": "zfm",
+            "port": str(rig.folder / "fingerprint"),
+            "answer_s_max": 0.5,
+            "alive_every_s": 0.3,
+        }
+        rig.options["finger"] = {"threshold": "fmr_1e-3"}
+        rig.options["timing"] |= {"finger_s": 3.0, "fingers_s": 9.0, "finger_tries": 2}
+        self.whole, self.spoilt = rig.passport(), rig.passport()
+        rig.enrol(self.whole, fingers=tuple(EnrolledFinger(name, ISO, self.template(name)) for name in INDEX_FINGERS))
+        rig.enrol(self.spoilt, fingers=tuple(EnrolledFinger(name, ISO, NO_TEMPLATE) for name in INDEX_FINGERS))
+        self.plain = rig.enrol(rig.passport())
+        rig.publish()
+        rig.start()
+        self.ready()
+
+    def template(self, name: str) -> bytes:
+        return encode(FingerTemplate.of(self.engine.extract(self.picture(0, name, 0), 500), Finger(name), 60))
+
+    def picture(self, person: int, name: str, take: int) -> Picture:
+        return self.book.impression(person, Finger(name), take)
+
+    def listen(self) -> None:
+        self.rig.bench.now(lambda: asyncio.ensure_future(self.module.run()))
+
+    def ready(self, within_s: float = 25.0) -> None:
+        self.rig.until(lambda now: now["devices"]["fingerprint"] == "ready", within_s)
+
+    def lost(self) -> None:
+        self.rig.until(lambda now: now["devices"]["fingerprint"] == "lost")
+
+    def place(self, person: int, name: str) -> None:
+        """When the display asks for this finger, somebody lays on theirs, and takes it off once it asks otherwise."""
+        asked = f"place_{name}"
+        self.rig.until(lambda now: now["prompt"] == asked)
+        self.rig.bench.do(self.module.touch(self.picture(person, name, 1)))
+        self.rig.until(lambda now: now["prompt"] != asked or now["state"] != "fingering")
+        self.rig.bench.do(self.module.lift())
+        time.sleep(OFF_S)
+
+    def verdict(self) -> VerdictReached:
+        """The newest passenger's."""
+        self.rig.wait("idle", within_s=25.0)
+        self.rig.assert_nothing_lost()
+        tickets = self.rig.tickets()
+        (reached,), _ = tickets[max(tickets)]
+        return reached
+
+    def passes(self) -> None:
+        """Whose fingers these are is granted."""
+        body = self.rig.enters(self.whole)
+        for name in INDEX_FINGERS:
+            self.place(0, name)
+        assert self.rig.leaves(body) == "b"
+        reached = self.verdict()
+        assert (reached.decision, reached.fingers_matched) == ("grant", 2)
+
+
+ISO = "iso19794-2"
+OFF_S = 0.6
+"""Nobody takes a finger off and lays one on in less: the module has to see its bare glass in between."""
+NO_TEMPLATE = b"FMR CANARY-IN-PLACE-OF-A-TEMPLATE " * 9
 
 
 class Served:
@@ -74,6 +171,20 @@ def two_readers() -> Iterator[Served]:
         yield Served(rig)
         assert "Traceback" not in rig.log() and "crashed" not in rig.log()
         assert rig.end() == 0
+    finally:
+        rig.close()
+
+
+@pytest.fixture(scope="module")
+def fingered() -> Iterator[Fingered]:
+    rig = Rig()
+    try:
+        made = Fingered(rig)
+        yield made
+        assert "Traceback" not in rig.log() and "crashed" not in rig.log()
+        assert "CANARY" not in rig.log()
+        assert rig.end() == 0
+        rig.bench.now(made.cable.unplug)
     finally:
         rig.close()
 
@@ -268,6 +379,98 @@ def test_contacts_that_contradict_each_other_and_spikes(lane: Served) -> None:
     rig.alarmed("device_lost", "door:contacts_contradict")
     rig.bench.now(board.set_input, "b_open", False)
     rig.serves(lane.paper)
+
+
+# -- fingers ----------------------------------------------------------------------------------------------------------
+
+
+def test_whose_fingers_these_are_passes_and_anybody_else_does_not(fingered: Fingered) -> None:
+    """What all the rest is held against."""
+    fingered.passes()
+    body = fingered.rig.enters(fingered.whole)
+    for _ in range(2):
+        fingered.place(1, INDEX_FINGERS[0])
+    assert fingered.rig.leaves(body) == "a"
+    reached = fingered.verdict()
+    assert (reached.decision, reached.reason, reached.finger, reached.finger_tries) == (
+        "refer",
+        "face_matches",
+        "failed",
+        2,
+    )
+
+
+def test_noise_and_half_packets_on_the_modules_line(fingered: Fingered) -> None:
+    rig = fingered.rig
+    for shred in (*PACKETS, NOISE, *PACKETS):
+        rig.bench.do(fingered.module.babble(shred))
+        time.sleep(0.02)
+    time.sleep(1.0)  # it has been spoken to since then
+    assert rig.ask()["state"] == "idle"
+    fingered.ready()
+
+
+def test_a_module_that_answers_nonsense(fingered: Fingered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole packets that no manual knows: the reader is lost, and with it whoever needs it; nobody else."""
+    rig, module = fingered.rig, fingered.module
+    dice = random.Random(8)
+
+    async def nonsense(command: int, rest: bytes) -> None:
+        await module._say(dice.choice((2, 7, 8)), dice.randbytes(dice.randint(1, 20)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_obey", nonsense)
+        fingered.lost()
+        rig.serves(fingered.plain)
+        rig.reads(fingered.whole)
+        assert fingered.verdict().reason == "fingers_can_be_taken"
+        assert "fingerprint" in json.dumps(rig.ask()["faults"])
+    fingered.ready()
+
+
+def test_noise_while_somebody_is_asked_for_a_finger(fingered: Fingered) -> None:
+    rig, module = fingered.rig, fingered.module
+    body = rig.enters(fingered.whole)
+    rig.wait("fingering")
+    rig.bench.do(module.touch(fingered.picture(1, INDEX_FINGERS[0], 1)))
+
+    def over() -> bool:
+        return rig.ask()["state"] not in ("fingering", "confirming")
+
+    until = time.monotonic() + 20.0
+    while not over() and time.monotonic() < until:
+        rig.bench.do(module.babble(NOISE[:400]))
+    rig.bench.do(module.lift())
+    assert rig.leaves(body) == "a"
+    reached = fingered.verdict()
+    assert (reached.decision, reached.fingers_matched) == ("refer", 0)
+    fingered.ready()
+
+
+def test_the_modules_cable_is_out_while_somebody_is_asked_for_a_finger(fingered: Fingered) -> None:
+    rig = fingered.rig
+    body = rig.enters(fingered.whole)
+    rig.wait("fingering")
+    rig.bench.now(fingered.cable.unplug)
+    assert rig.leaves(body) == "a"
+    reached = fingered.verdict()
+    assert (reached.decision, reached.reason, reached.finger) == ("refer", "face_matches", "aborted")
+    rig.bench.now(fingered.cable.plug)
+    fingered.listen()
+    fingered.ready()
+
+
+def test_a_template_that_is_none_is_told_to_the_log_without_what_it_holds(fingered: Fingered) -> None:
+    rig = fingered.rig
+    body = rig.enters(fingered.spoilt)
+    fingered.place(0, INDEX_FINGERS[0])
+    assert rig.leaves(body) == "a"
+    reached = fingered.verdict()
+    assert (reached.decision, reached.reason, reached.finger) == ("refer", "face_matches", "not_supported")
+    (said,) = rig.logged("finger template cannot be used")
+    assert said["level"] == "error"
+    assert "CANARY" not in rig.log()
+    fingered.passes()
 
 
 # -- control socket ------------------------------------------------------------------------------------------------

@@ -460,7 +460,7 @@ def test_status_logs_and_files_hold_nobody(folder: Path) -> None:
                 return
 
     with capture_logs() as logs:
-        lane, _ = run(folder, look, lambda it: befall(Planned(25.0, Upset.MATCHER_FAILS, 12.0), it), passengers=6)
+        lane, _ = run(folder, look, lambda it: befall(Planned(25.0, Upset.MATCHER_FAILS, 12.0), it), passengers=10)
     canaries = []
     faces = RecordedFaces(lane.seed)
     for enrolment in lane.world.cast.enrolments:
@@ -468,8 +468,13 @@ def test_status_logs_and_files_hold_nobody(folder: Path) -> None:
         canaries.append(Canary(f"number {person}", enrolment.paper.number))
         canaries.append(Canary(f"name {person}", enrolment.paper.surname))
         canaries.append(Canary(f"template {person}", faces.template(person)[:256]))  # the rest is zeros
+        for name in enrolment.fingers:
+            template = lane._finger(person, name).template.rstrip(b"\0")
+            canaries.append(Canary(f"{name} {person}", template))
     canaries = [each for each in canaries if len(each.plain) >= 6]
     assert len(canaries) > len(lane.world.cast.enrolments), "documents and templates are among them"
+    assert any("index" in each.name for each in canaries), "so are fingers"
+    assert lane.commands(cmd.CompareFinger)
     said = ("\n".join(snapshots) + "\n".join(map(str, logs))).encode()
     assert len(snapshots) > 50
     for canary in canaries:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gated.daemon.fingers import OUR_FORMAT
 from gated.daemon.lookup import LookUp
 from gated.daemon.workers import Threads
+from gated.icao.fingers import Finger
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.events import Device, DeviceLost, DeviceReady, Event, FlagsRead, LookUpFailed, NoRecord, RecordFound
-from gated.store.cache import Cache, PermitRow, PersonRow
+from gated.store.cache import Cache, FingerRow, PermitRow, PersonRow
 from gated.store.cachewriter import CacheWriter
 from tests.hw_sim import virtual
 from tests.hw_sim.faces import RecordedFaces
@@ -314,6 +316,81 @@ def test_the_template_is_there_for_the_ticket_alone(rig: Rig) -> None:
         assert not leads_to(rig.look_up, template)
         with pytest.raises(KeyError):
             rig.look_up.template_of(7)
+
+    rig.play(scenario)
+
+
+ENROLLED = (
+    FingerRow("left_index", "zfm", b"zfm of the left index finger"),
+    FingerRow("right_thumb", OUR_FORMAT, b"iso of the right thumb"),
+    FingerRow("left_index", OUR_FORMAT, b"iso of the left index finger"),
+    FingerRow("right_index", OUR_FORMAT, b"iso of the right index finger"),
+    FingerRow("right_index", "other", b"of a module that nobody has"),
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "fingers"),
+    [
+        (OUR_FORMAT, ("right_index", "left_index", "right_thumb")),
+        ("zfm", ("left_index",)),
+        ("unknown", ()),
+        ("", ()),
+    ],
+)
+@pytest.mark.parametrize("face", [FACE, None])
+def test_the_lane_hears_of_the_fingers_that_it_can_compare(
+    form: str, fingers: tuple[str, ...], face: bytes | None, folder: Path
+) -> None:
+    """In the order of E4. Without a face nothing is said of the network; what no reader here compares is not there."""
+    path = publish(folder, 1)
+    with CacheWriter.changing(path, KEY) as writer:
+        network = MODEL if face is not None else ""
+        writer.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", face, network, fingers=ENROLLED))
+    rig = Rig(folder)
+    rig.look_up = LookUp(folder, KEY, MODEL, rig.workers, rig.events.append, finger_format=form)
+    given = {row.position: row.template for row in ENROLLED if row.format == form and form}
+
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        (found,) = rig.answers()
+        assert isinstance(found, RecordFound)
+        assert (found.traveller.fingers, found.traveller.face) == (fingers, face is not None)
+        for finger in Finger:
+            if finger.value in given:
+                assert rig.look_up.finger_template_of(7, finger.value) == given[finger.value]
+                continue
+            with pytest.raises(KeyError):
+                rig.look_up.finger_template_of(7, finger.value)
+        with pytest.raises(KeyError):
+            rig.look_up.finger_template_of(8, "right_index")
+        if face is None:
+            with pytest.raises(KeyError):
+                rig.look_up.template_of(7)
+        rig.look_up.forget(1)
+        for each in given:
+            with pytest.raises(KeyError):
+                rig.look_up.finger_template_of(7, each)
+
+    rig.play(scenario)
+    assert not any(row.template.decode() in str([rig.logs, rig.events]) for row in ENROLLED)
+
+
+def test_nothing_leads_to_a_finger_once_its_ticket_is_over(folder: Path) -> None:
+    path = publish(folder, 1)
+    with CacheWriter.changing(path, KEY) as writer:
+        writer.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", FACE, MODEL, fingers=ENROLLED))
+    rig = Rig(folder)
+    rig.look_up = LookUp(folder, KEY, MODEL, rig.workers, rig.events.append, finger_format=OUR_FORMAT)
+
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        template = rig.look_up.finger_template_of(7, "right_index")
+        assert leads_to(rig.look_up, template)
+        rig.look_up.forget(1)
+        assert not leads_to(rig.look_up, template)
 
     rig.play(scenario)
 

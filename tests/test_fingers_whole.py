@@ -371,6 +371,59 @@ def test_a_reader_that_is_lost_midway_and_comes_back(kind: type[Story]) -> None:
     assert states == ["ready", "lost", "ready"]
 
 
+def test_a_process_killed_while_a_finger_is_asked_for() -> None:
+    """Nothing of that passenger is granted; they are let out, and the ticket is settled as unresolved."""
+    who, after = visit(0), visit(1)
+
+    async def kill(lane: Story) -> None:
+        await lane.until(lambda: lane.app.lane.state is State.FINGERING)
+        lane.world.monitor.disturb("process killed", 60.0)
+        await lane.crash()
+        await asyncio.sleep(2.0)
+        lane.revive()
+
+    lane = told(who, after, script=kill)
+    assert not any(each.decision == "grant" and each.by is None for each in lane.verdicts(who)[:1])
+    ends = [fact for _, _, fact in lane.told if isinstance(fact, facts.TicketSettled)]
+    assert ends[0].outcome == "unresolved"
+    assert first(lane, after) == granted("resident", FACE, RIGHT_MATCHED, fmr=FACE_FMR * MODULE_FMR)
+
+
+def test_a_stop_while_a_finger_is_asked_for_waits_for_the_passage() -> None:
+    who = visit(0)
+
+    async def stop(lane: Story) -> None:
+        await lane.until(lambda: lane.app.lane.state is State.FINGERING)
+        lane.app.stop()
+        await lane.lane_up
+        lane.revive()
+
+    lane = told(who, script=stop)
+    assert first(lane, who) == granted("resident", FACE, RIGHT_MATCHED, fmr=FACE_FMR * MODULE_FMR)
+    assert [fact.outcome for _, _, fact in lane.told if isinstance(fact, facts.TicketSettled)] == ["crossed"]
+
+
+class Broken(prints.RecordedFingers):
+    """The network fails."""
+
+    def extract(self, image: Any, ppi: float) -> Any:
+        raise RuntimeError("no such thing as " + str(image))
+
+
+def test_inference_that_breaks_over_a_finger() -> None:
+    who = visit(0)
+
+    async def break_it(lane: Story) -> None:
+        lane.world.monitor.disturb("inference fails", 60.0)
+        lane.workers.fingers = lane.app.workers.fingers = Broken()
+
+    lane = told(who, kind=Picturing, script=break_it)
+    aborted = NO_PRINT | {"finger": "aborted", "finger_position": RIGHT}
+    assert first(lane, who) == referred("finger_matches_where_demanded", "resident", FACE, aborted, fmr=FACE_FMR)
+    (error,) = [each for each in lane.logs if each["log_level"] == "error"]
+    assert error["event"] == "finger could not be compared" and "no such thing" not in str(error)
+
+
 class Noise(Story):
     """A module that garbles and loses, at the end of a bad line."""
 
