@@ -432,7 +432,7 @@ def test_which_templates_a_lane_can_compare() -> None:
 
 @pytest.mark.parametrize("sensor", ["", "zfm"])
 def test_the_record_says_whose_word_it_is(sensor: str) -> None:
-    """A module that compares by itself may be exchanged for one that always matches: HQ sees which grants hang on it."""
+    """A module that compares by itself may be exchanged for one that always matches: HQ sees what hangs on it."""
     told = FingerCompared(1, 1, Check.SUCCESSFUL, 200.0, 1.0, 1e-5, "right_index", sensor=sensor)
     evidence = Evidence(datetime(2026, 3, 2, tzinfo=UTC), fingers=(told,))
     record = Record(1, 2, Verdict(Decision.GRANT, "all_rules_kept", "v"), Door.A, evidence, None)

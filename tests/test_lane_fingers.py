@@ -21,6 +21,7 @@ SUPPORTED = replace(TRAVELLER, category="supported", fingers=INDEX)
 NO_FACE = replace(TRAVELLER, face=False, fingers=INDEX)
 FMR = 1e-3
 RIGHT = (PromptCode.PLACE_RIGHT_INDEX, "right_index")
+PLACE_RIGHT = PromptCode.PLACE_RIGHT_INDEX
 LEFT = (PromptCode.PLACE_LEFT_INDEX, "left_index")
 
 
@@ -83,7 +84,8 @@ def test_wrong_face_and_good_finger_refer() -> None:
     """Asked for all the same: who fails is not told which of the two it was."""
     play = played(SPOUSE, GOOD, score=0.1)
     assert verdict(play) == (Decision.REFER, "face_matches")
-    assert asked(play) == [RIGHT]
+    assert [each.finger for each in play.all(cmd.CompareFinger)] == ["right_index"]
+    assert [each.code for each in play.all(cmd.Prompt)][-2:] == [PLACE_RIGHT, PLACE_RIGHT], "as if it had not matched"
 
 
 def test_weak_face_and_good_finger_pass_where_the_policy_says_so() -> None:
@@ -208,3 +210,39 @@ def test_an_officer_may_have_everything_tried_again() -> None:
     assert len(evidence.fingers) == 1, "what was tried before proves nothing"
     assert len(finger_comparisons(evidence)) == 5
     assert stated_fmr(evidence, RULES) == pytest.approx(2e-4 * 5 * FMR), "but it was tried, and so was the face"
+
+
+def seen(traveller: Traveller, score: float, flags: frozenset[str], *results: Check) -> list[tuple[float, cmd.Command]]:
+    """What a passenger can see and time, from the first prompt for a finger on. A print comes after three seconds, and
+    where none does the desk says so in its time."""
+    play = Play(traveller=traveller)
+    left, kinds = iter(results), (cmd.Prompt, cmd.Indicate, cmd.RequestOpen, cmd.WithdrawOpen)
+    play.answers[cmd.CompareFinger] = None
+    play.answers[cmd.ReadFlags] = lambda c: ev.FlagsRead(c.ticket, c.ask, flags)
+    play.inside(score)
+    assert play.at(State.FINGERING)
+    mark = next(at for at, c in enumerate(play.log) if isinstance(c, cmd.Prompt) and c.code is PLACE_RIGHT)
+    began, found, answered = play.mono, list[tuple[float, cmd.Command]](), 0
+    due, result = began + 3.0, next(left)
+    for _ in range(600):
+        if play.mono >= due and answered < len(play.all(cmd.CompareFinger)):
+            answered += 1
+            play.do(_answer(play.all(cmd.CompareFinger)[-1], iter([result])))
+            result = next(left, GOOD)
+            due = play.mono + (Timing().finger_s if result is NO_PRINT else 3.0)
+        found += [(round(play.mono - began, 1), c) for c in play.log[mark:] if isinstance(c, kinds)]
+        mark = len(play.log)
+        play.wait(0.1)
+    return found
+
+
+@pytest.mark.parametrize("traveller", [SPOUSE, SUPPORTED, NO_FACE], ids=lambda each: each.category)
+def test_a_control_cannot_be_told_from_a_finger_that_did_not_match(traveller: Traveller) -> None:
+    """L8: a sought passenger whose finger matched sees what they do whose finger did not and who then gave up."""
+    one = replace(traveller, fingers=INDEX if not traveller.face else INDEX[:1])
+    score = WEAK if traveller is SUPPORTED else 0.7
+    before = (GOOD,) if not traveller.face else ()
+    wrong = seen(one, score, frozenset(), *before, BAD, NO_PRINT)
+    sought = seen(one, score, frozenset({"wanted"}), *before, GOOD)
+    assert sought == wrong
+    assert PromptCode.SEE_OFFICER in [c.code for _, c in wrong if isinstance(c, cmd.Prompt)]

@@ -112,19 +112,25 @@ def confirm_flags(lane: Core, event: ev.FlagsRead, now: Now) -> None:
     lane.note(flags=event.flags, document_flags=lane.guest.evidence.document_flags | event.document_flags)
     verdict = policy.judge(lane.guest.evidence, lane.rules)
     if verdict.decision is not Decision.GRANT:
-        refer(lane, verdict.reason, now, _as_late_as_a_weak_face(lane))
+        _refer_late(lane, verdict.reason, now)
     else:
         lane.record(verdict)
         lane.goto(State.RECORDING, now)
 
 
 def confirm_failed(lane: Core, _: ev.LookUpFailed, now: Now) -> None:
-    refer(lane, "flags_unread", now, _as_late_as_a_weak_face(lane))
+    _refer_late(lane, "flags_unread", now)
 
 
-def _as_late_as_a_weak_face(lane: Core) -> float:
-    """L8: referred at once after the face was found, who is sought would know why. The officer is called at once."""
-    return lane.guest.evidence.since_mono + lane.timing.face_s * lane.timing.face_tries
+def _refer_late(lane: Core, reason: str, now: Now) -> None:
+    """L8: referred at once after face or finger was found, who is sought would know why. They are when a weak face is,
+    and where a finger matched, as if it had not and nobody had placed it again. The officer is called at once."""
+    evidence, timing = lane.guest.evidence, lane.timing
+    until = evidence.since_mono + timing.face_s * timing.face_tries
+    if evidence.fingers and evidence.fingers[-1].result is Check.SUCCESSFUL:
+        lane.say(cmd.Prompt(PromptCode(f"place_{lane.guest.finger}")))
+        until = max(until, now.mono + timing.finger_s)
+    refer(lane, reason, now, until)
 
 
 def someone_passed_inside(lane: Core, event: ev.PersonPassed, now: Now) -> None:

@@ -201,7 +201,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "flags_unread_are_none",
         "proving",
         "a cache that does not answer has no controls",
-        '    refer(lane, "flags_unread", now, _as_late_as_a_weak_face(lane))',
+        '    _refer_late(lane, "flags_unread", now)',
         "    confirm_flags(lane, ev.FlagsRead(lane.guest.ticket, 1, frozenset()), now)",
     ),
     Mistake(
@@ -243,8 +243,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "control_shown_by_its_haste",
         "proving",
         "who is sought is referred sooner than a weak face, and knows why (L8)",
-        "return lane.guest.evidence.since_mono + lane.timing.face_s * lane.timing.face_tries",
-        "return lane.guest.evidence.since_mono",
+        "until = evidence.since_mono + timing.face_s * timing.face_tries",
+        "until = evidence.since_mono",
     ),
     Mistake(
         "second_person_forgotten",

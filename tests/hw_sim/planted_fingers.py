@@ -122,4 +122,11 @@ MISTAKES: tuple[Mistake, ...] = (
         "combinations(rates.values(), len(proven))",
         "combinations([rates[f] for f in proven], len(proven))",
     ),
+    Mistake(
+        "control_shown_by_a_finger",
+        "proving",
+        "who is sought is referred at once after their finger matched, and knows why (L8)",
+        "until = max(until, now.mono + timing.finger_s)",
+        "pass",
+    ),
 )
