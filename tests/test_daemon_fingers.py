@@ -1,6 +1,9 @@
 """The finger desk: one answer to each request, within its time whatever fails; a reader that is dark otherwise."""
 
 import asyncio
+import gc
+import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +17,7 @@ from gated.biometrics.face import Threshold
 from gated.biometrics.finger import FingerError, PrintLook
 from gated.daemon.fingers import AGAIN_S, LIFT_S, OUR_FORMAT, Fingers, format_of
 from gated.daemon.records import Facts
+from gated.daemon.workers import Threads
 from gated.icao.check import Check
 from gated.lane.commands import CompareFinger, Record
 from gated.lane.events import Door, Event, FingerAdvice, FingerCompared, Touch
@@ -439,3 +443,63 @@ def test_the_record_says_whose_word_it_is(sensor: str) -> None:
     fact = Facts("exit", RULES).of(record, 1)
     assert isinstance(fact, VerdictReached)
     assert (fact.finger, fact.finger_sensor) == ("successful", sensor or None)
+
+
+class Still:
+    """Bytes that one can look for."""
+
+    __slots__ = ("__weakref__", "of")
+
+    def __init__(self, of: bytes) -> None:
+        self.of = of
+
+
+@pytest.mark.parametrize("end", ["matched", "waiting", "computing", "broken"])
+def test_nothing_of_a_finger_outlives_its_ticket(end: str) -> None:
+    """Over real threads: no picture is held by desk, worker or loop once it was forgotten."""
+    held: list[weakref.ref[Any]] = []
+    computing, gate = threading.Event(), threading.Event()
+
+    class Holding(Reader):
+        async def scan(self, template: bytes | None = None) -> Print:
+            print_ = await super().scan(template)
+            picture = Still(print_.image.of)
+            held.append(weakref.ref(picture))
+            return Print(picture, 500, print_.mono)
+
+    class Looking(Engine):
+        def look(self, image: Any, ppi: float) -> PrintLook:
+            if end == "broken":
+                raise RuntimeError("the network runtime fails")
+            return PrintLook(50, True)
+
+        def extract(self, image: Any, ppi: float) -> Any:
+            computing.set()
+            gate.wait(5.0 if end == "computing" else 0.0)
+            return image
+
+    async def main() -> None:
+        reader, told = Holding(), list[Event]()
+        desk = Fingers(reader, workers, told.append, lambda who, which: TEMPLATES[who, which])
+        if end != "waiting":
+            reader.lay(Placed())
+        desk.compare(CompareFinger(1, 1, 7, "right_index", WITHIN_S))
+        async with asyncio.timeout(5.0):
+            while not (told or computing.is_set() or end == "waiting"):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        desk.forget(1)
+        gate.set()
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert len(held) == (end != "waiting")
+        assert [each for each in held if each() is not None] == []
+        assert [type(each).__name__ for each in gc.get_objects() if type(each) is Print] == []
+
+    workers = Threads(RecordedFaces(1), Looking())
+    try:
+        with capture_logs():
+            asyncio.run(main())
+    finally:
+        gate.set()
+        workers.close()
