@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from gated.biometrics.face import Threshold
 from gated.daemon.fingers import OUR_FORMAT
 from gated.lane import commands as cmd
+from gated.lane import events as ev
 from gated.lane.core import State
 from gated.lane.events import Device, Event, Now
 from gated.store.cache import FingerRow
@@ -153,10 +154,11 @@ def told(
     seed: int = SEED,
     topology: Topology = Topology.MANTRAP,
     faces: Threshold | None = None,
+    policy: str = "",
 ) -> Story:
     """The story, told to its end; the monitor found nothing wrong with it."""
     with sim_folder() as folder, capture_logs() as logs:
-        lane = kind(seed, topology, folder, visits=visits, faces=faces)
+        lane = kind(seed, topology, folder, visits=visits, faces=faces, policy=policy)
         if script is not None:
             lane.upsets = lambda _: [script(lane)]
         report = virtual.run(lane.run())
@@ -316,6 +318,56 @@ def test_a_bandaged_finger_then_the_next_in_order() -> None:
     who = visit(0, bandaged=(RIGHT,))
     lane = told(who)
     assert first(lane, who) == granted("resident", FACE, LEFT_MATCHED, fmr=FACE_FMR * MODULE_FMR)
+
+
+def test_four_comparisons_and_no_more() -> None:
+    """Each of them is a chance for somebody who guesses; whoever has three fingers enrolled is not tried six times."""
+    who = visit(0, fingers=(*INDEX_FINGERS, "right_thumb"), hand=50)
+    lane = told(who)
+    expected = referred("finger_matches_where_demanded", "resident", FACE, NONE_MATCHED, fmr=FACE_FMR)
+    assert first(lane, who) == expected
+
+
+class HalfSwapped(Story):
+    """The right middle finger was taken down as the right index finger."""
+
+    def _finger(self, person: int, finger: str) -> FingerRow:
+        return replace(super()._finger(person, finger.replace("right_index", "right_middle")), position=finger)
+
+
+def test_every_comparison_counts_in_what_a_grant_stands_for() -> None:
+    who = visit(0)
+    lane = told(who, kind=HalfSwapped)
+    matched = LEFT_MATCHED | {"finger_tries": 3}
+    assert first(lane, who) == granted("resident", FACE, matched, fmr=FACE_FMR * 3 * MODULE_FMR)
+
+
+def test_a_finger_that_may_be_a_dummy_where_the_policy_does_not_let_it() -> None:
+    strict = '\n[categories.strict]\ndocuments = ["P"]\nfinger = true\nmay_miss = ["chip", "face_pad"]\n'
+    who = visit(0, "strict", sure=False)
+    lane = told(who, policy=strict)
+    assert first(lane, who) == referred("finger_is_live", "strict", FACE, RIGHT_MATCHED, fmr=FACE_FMR * MODULE_FMR)
+
+
+def test_an_officer_has_it_tried_again_once_the_glass_is_clean() -> None:
+    """What did not match before counts in what the grant stands for."""
+    who = visit(0)
+
+    async def clean(lane: Story) -> None:
+        lane.officer.away = True
+        lane.world.monitor.disturb("dirty glass", 60.0)
+        compare, lane.sensor._compare = lane.sensor._compare, lambda one, other: 0
+        await lane.until(lambda: lane.app.lane.state is State.REFERRED)
+        lane.sensor._compare = compare
+        lane.app.emit(ev.OfficerRetries("again", "wu", lane.app.lane.guest.ticket))
+
+    lane = told(who, script=clean)
+    expected = referred("finger_matches_where_demanded", "resident", FACE, NONE_MATCHED, fmr=FACE_FMR)
+    assert first(lane, who) == expected
+    (*_, last) = lane.verdicts(who)
+    assert (last.decision, last.reason, last.by, last.finger) == ("grant", "all_rules_kept", None, "successful")
+    assert (last.finger_position, last.fingers_matched) == (RIGHT, 1)
+    assert last.fmr == pytest.approx(2 * FACE_FMR * 5 * MODULE_FMR)
 
 
 def test_both_fingers_bandaged() -> None:
