@@ -19,7 +19,8 @@ from gated.lane.events import Event
 
 
 class DeviceFault(Exception):
-    """The device, its cable or its far end misbehaved. `why` is a short code in lower case, never personal data."""
+    """The device, its cable or its far end misbehaved. `why` is a short code in lower case; it goes into
+    records, `detail` into the log. Neither ever holds personal data or a password."""
 
     def __init__(self, why: str, detail: str = "") -> None:
         super().__init__(f"{why}: {detail}" if detail else why)

@@ -96,6 +96,22 @@ def test_a_device_that_never_came_is_told_lost_once_for_each_reason() -> None:
     ]
 
 
+def test_the_log_says_what_to_do() -> None:
+    """A technician reads there which of two readers it was, and what libfprint itself said."""
+
+    async def main() -> None:
+        driver = Scripted(ready_then(1.0, DeviceFault("several_readers", "say which with reader and device")))
+        running = asyncio.create_task(Supervised(Device.FINGERPRINT, driver, lambda event: None).run())
+        await asyncio.sleep(1.1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    with capture_logs() as logs:
+        virtual.run(main())
+    (lost,) = [each for each in logs if each["event"] == "device lost"]
+    assert (lost["why"], lost["what"]) == ("several_readers", "several_readers: say which with reader and device")
+
+
 def test_pauses_grow_to_a_bound() -> None:
     driver = Scripted(*[fails("gone")] * 12)
     watch(driver, 200.0)

@@ -41,17 +41,17 @@ class Supervised:
         pause = PAUSE_S_MIN
         while True:
             self._ready_mono = None
-            why = await self._once()
+            why, what = await self._once()
             if self.state == "ready" or why != self._why:
                 self._emit(DeviceLost(self.device, why))
             self.state, self._why = "lost", why
             steady = self._ready_mono is not None and loop.time() - self._ready_mono >= STEADY_S
             pause = PAUSE_S_MIN if steady or why == "again" else min(pause * 2, PAUSE_S_MAX)
-            log.warning("device lost", device=self.device.value, why=why, next_try_s=pause)
+            log.warning("device lost", device=self.device.value, why=why, what=what, next_try_s=pause)
             await asyncio.sleep(pause)
 
-    async def _once(self) -> str:
-        """One run of the driver; returns why it ended. Where we are to end, the driver ends first."""
+    async def _once(self) -> tuple[str, str]:
+        """One run of the driver; returns why it ended, and in words for the log. Where we are to end, it ends first."""
         running = self._running = asyncio.ensure_future(self.driver.run(self._heard))
         try:
             await asyncio.wait({running})
@@ -61,13 +61,13 @@ class Supervised:
                 await asyncio.wait({running})
             error = None if running.cancelled() else running.exception()
         if running.cancelled():
-            return "again"
+            return "again", ""
         if error is None:
-            return "ended"
+            return "ended", ""
         if isinstance(error, DeviceFault):
-            return error.why
+            return error.why, str(error)
         log.error("driver crashed", device=self.device.value, what=told(error))
-        return "crashed"
+        return "crashed", ""
 
     def again(self) -> None:
         """Have the driver start afresh: it then tells the present state of everything it sees."""
