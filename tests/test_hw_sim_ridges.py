@@ -169,7 +169,8 @@ def test_the_real_network_and_comparator_know_a_finger_again() -> None:
 def test_what_the_engine_calls_usable() -> None:
     engine = OnnxFingerEngine(networks())
     assert all(engine.look(impression(master(seed), seed), 500).usable for seed in range(12))
-    assert not any(engine.look(impression(master(seed), seed, care=0), 500).usable for seed in range(12))
+    # A bad print is better than none: what is left of some is compared, and what it then costs is in docs/fingers.md.
+    assert sum(engine.look(impression(master(seed), seed, care=0), 500).usable for seed in range(12)) <= 3
     assert not any(engine.look(bandaged(seed), 500).usable for seed in range(12))
 
 
