@@ -282,7 +282,7 @@ def test_a_weak_face_and_a_wrong_finger() -> None:
 def test_a_weak_face_of_somebody_who_has_no_finger_enrolled() -> None:
     who = visit(0, "national", fingers=(), sure=False)
     lane = told(who, faces=ALL_ARE_WEAK)
-    assert first(lane, who) == referred("fingers_can_be_taken", "national", WEAK_FACE, NO_FINGER)
+    assert first(lane, who) == referred("face_matches", "national", WEAK_FACE, NO_FINGER)
 
 
 def test_a_wrong_face_is_not_made_good_by_a_finger() -> None:

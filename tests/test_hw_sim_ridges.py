@@ -170,7 +170,7 @@ def test_what_the_engine_calls_usable() -> None:
     engine = OnnxFingerEngine(networks())
     assert all(engine.look(impression(master(seed), seed), 500).usable for seed in range(12))
     # A bad print is better than none: what is left of some is compared, and what it then costs is in docs/fingers.md.
-    assert sum(engine.look(impression(master(seed), seed, care=0), 500).usable for seed in range(12)) <= 3
+    assert sum(engine.look(impression(master(seed), seed, care=0), 500).usable for seed in range(12)) <= 6
     assert not any(engine.look(bandaged(seed), 500).usable for seed in range(12))
 
 

@@ -26,7 +26,7 @@ SIDE_MIN, SIDE_MAX = 96, 1500
 PPI_MIN, PPI_MAX = 250.0, 1200.0
 USABLE_MIN = 5
 """Below this quality a print is not compared: nobody touches, or nothing of a finger is seen. TR-03121-3 asks for no
-more at verification."""
+more at verification, and many a print that is hardly better still matches (docs/fingers.md)."""
 STEPS = 256
 """A template holds whole pixels and so many directions; what is extracted is rounded alike, and compares alike."""
 
