@@ -17,6 +17,10 @@ class ModelError(Exception):
     """A network's file or its manifest entry is missing, unknown or not the one that was evaluated."""
 
 
+class PatchError(Exception):
+    """The graph is not the one this patch was written for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One place to look for the file as published: a package's member, or an address upstream."""

@@ -13,15 +13,13 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from models.manifest import PatchError
+
 Weights = dict[str, npt.NDArray[Any]]
 
 YUNET_STRIDES = (8, 16, 32)
 YUNET_HEADS = ("cls", "obj", "bbox", "kps")
 """Channels 0, 1, 2-5 and 6-15 of the merged head."""
-
-
-class PatchError(Exception):
-    """The graph is not the one this patch was written for."""
 
 
 def yunet(network: Any) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from models.patch import PatchError
+from models.manifest import PatchError
 
 Doubles = npt.NDArray[np.float64]
 Filters = tuple[Doubles, Doubles]

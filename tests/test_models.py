@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from models import loader, manifest, obtain
-from models.manifest import MANIFEST, ModelError
+from models.manifest import MANIFEST, ModelError, PatchError
 from tests.networks import networks
 
 PUBLISHED = b"published bytes"
@@ -273,7 +273,7 @@ class TestPatch:
         from models import patch
 
         network = _toy_network(onnx, np.random.default_rng(5))
-        with pytest.raises((patch.PatchError, KeyError)):
+        with pytest.raises((PatchError, KeyError)):
             patch.patched(network.SerializeToString(), name)
 
 

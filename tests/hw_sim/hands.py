@@ -27,29 +27,36 @@ class Touching:
     care: float = 1.0
 
 
-class Glass:
-    """The reader as hands use it: laying a finger on takes no time, whatever the reader's cable does."""
+class Hand:
+    """What hands do to a device takes them no time, whatever the device's cable does."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(self._patiently(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _patiently(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except LinkLost:
+            return  # the cable is out: hands do not notice, and the lane has to
+
+
+class Glass(Hand):
+    """The fingerprint reader as hands use it."""
 
     def __init__(self, sensor: Sensor, picture: Callable[[Touching], Picture]) -> None:
+        super().__init__()
         self._sensor, self._picture = sensor, picture
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def lay(self, touching: Touching) -> None:
         self._do(self._sensor.touch(self._picture(touching)))
 
     def lift(self) -> None:
         self._do(self._sensor.lift())
-
-    def _do(self, hand: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(self._patiently(hand))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _patiently(self, hand: Coroutine[Any, Any, None]) -> None:
-        try:
-            await hand
-        except LinkLost:
-            return  # hands do not notice that a cable is out
 
 
 async def use(

@@ -13,13 +13,12 @@ moment as a `Seen` token. `green` says whether a side's lamp is green: `lambda s
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any, Protocol
+from typing import Protocol
 
-from drivers.links import LinkLost
 from tests.hw_sim.cast import Cast, Manner, Truth, cast
-from tests.hw_sim.hands import Glass
+from tests.hw_sim.hands import Glass, Hand
 from tests.hw_sim.happenings import LANE_M, Body, Kind, Topology
 from tests.hw_sim.mishaps import Mishap, befall
 from tests.hw_sim.monitor import Monitor
@@ -40,29 +39,18 @@ class AnyReader(Protocol):
     async def remove(self) -> None: ...
 
 
-class Slot:
-    """A reader as hands use it: putting a document in takes no time, whatever the reader's cable does."""
+class Slot(Hand):
+    """A document reader as hands use it."""
 
     def __init__(self, reader: AnyReader) -> None:
+        super().__init__()
         self._reader = reader
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def insert(self, lines: tuple[str, ...]) -> None:
         self._do(self._reader.insert(lines))
 
     def remove(self) -> None:
         self._do(self._reader.remove())
-
-    def _do(self, hand: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(self._patiently(hand))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _patiently(self, hand: Coroutine[Any, Any, None]) -> None:
-        try:
-            await hand
-        except LinkLost:
-            return  # the cable is out: hands do not notice, and the lane has to
 
 
 class World:
