@@ -97,7 +97,8 @@ def paper_of(person: int, seed: int, today: date, proof: Proof = Proof.FACE) -> 
 def proofs_of(people_known: Sequence[int], seed: int) -> dict[int, Proof]:
     """How each of them proves themselves at a lane with a fingerprint reader; the first few have fingers enrolled."""
     rng = random.Random(f"proofs {seed}")
-    drawn = rng.choices(list(PROOFS), list(PROOFS.values()), k=len(people_known))
+    # The first of them needs a finger, however few people there are: a demonstration shows the reader at work.
+    drawn = [Proof.BOTH, *rng.choices(list(PROOFS), list(PROOFS.values()), k=len(people_known))][: len(people_known)]
     return {
         person: proof if k < FINGERED_MAX else Proof.FACE
         for k, (person, proof) in enumerate(zip(people_known, drawn, strict=True))
