@@ -500,6 +500,24 @@ def test_open_devices_tells_what_a_device_does() -> None:
     assert "fuser" in found[1].todo and "[c]" in found[2].todo and "boom" in found[3].found
 
 
+@pytest.mark.parametrize(
+    ("options", "finger_s", "warned"),
+    [
+        ({}, 8.0, True),
+        ({}, 12.0, False),
+        ({"baud_rate": 115200}, 8.0, False),
+        ({"mode": "sensor"}, 8.0, False),
+        ({"mode": "sensor"}, 3.0, True),
+    ],
+)
+def test_check_warns_where_no_time_is_left_for_a_finger(options: dict[str, Any], finger_s: float, warned: bool) -> None:
+    from drivers.fingerprint.zfm import Settings
+
+    found = list(checks.time_for_fingers(Settings("/dev/x", **options), finger_s))
+    assert [(finding.name, finding.result) for finding in found] == [("finger_s", "warn")] * warned
+    assert not list(checks.time_for_fingers(None, 1.0)), "a lane without a reader"
+
+
 def test_every_command_file_has_one_command() -> None:
     for spec, _ in COMMANDS.values():
         module, name = spec.split(":")

@@ -428,6 +428,24 @@ def test_who_has_gone_is_not_scanned() -> None:
     play(walk)
 
 
+def test_at_the_verdict_the_reader_goes_dark_and_an_officer_may_have_it_tried_again() -> None:
+    async def walk(rig: Rig) -> None:
+        rig.ask()
+        await asyncio.sleep(1.0)
+        rig.desk.rest(2)
+        await asyncio.sleep(0.1)
+        assert not rig.reader.dark, "somebody else's verdict"
+        rig.desk.rest(1)
+        await asyncio.sleep(0.1)
+        assert rig.reader.dark
+        rig.ask(2)
+        rig.reader.lay(Placed())
+        await asyncio.sleep(1.0)
+        assert [(each.ask, each.result) for each in rig.answers] == [(2, Check.SUCCESSFUL)]
+
+    play(walk)
+
+
 def test_which_templates_a_lane_can_compare() -> None:
     assert format_of(None) == ""
     assert format_of(Reader()) == OUR_FORMAT

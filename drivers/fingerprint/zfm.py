@@ -1,10 +1,9 @@
 """Serial fingerprint modules whose packets begin with EF01: R30x and ZFM (optical), R503 (capacitive).
 
-Sources: "R503 Fingerprint Module User Manual" V1.2.2 (Grow, 2022-10), "ZFM-70 Series User Manual" (Zhiantec) and "ZFM
-user manual V15", which agree but where a constant here says otherwise. Everything is a command of the host and an
-acknowledgement of the module, so the sensor is dark until it is told to look. Image mode brings the picture over the
-line (7.2 s for an R30x at 57600 baud, 3.7 s at 115200; half of that for an R503); in sensor mode the template goes to
-the module, which compares. The module keeps picture and template in its RAM until the next ones, or its power is off.
+Sources: "R503 Fingerprint Module User Manual" V1.2.2 (Grow, 2022-10) and "ZFM-70 Series User Manual" (Zhiantec), which
+agree but where a constant here says otherwise. Everything is a command of the host and its acknowledgement, so the sensor
+is dark until it is told to look. Image mode brings the picture over the line, which takes `picture_s`; in sensor mode the
+template goes to the module, which compares. It keeps both in its RAM until the next ones come.
 """
 
 import asyncio
@@ -114,6 +113,12 @@ class Settings:
         model = MODELS[self.model]
         return self.height or model.height, self.width or model.width
 
+    @property
+    def picture_s(self) -> float:
+        """Seconds that a picture takes over the line (4 bits a pixel, 128 bytes a package); 0 in sensor mode."""
+        height, width = self.size
+        return 0.0 if self.mode == "sensor" else height * width / 2 * (139 / 128) * 10 / self.baud_rate
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -214,15 +219,12 @@ class Device:
     def __init__(self, settings: Settings, link: ByteLink, side: Door = Door.A) -> None:
         sensor = settings.mode == "sensor"
         self.compares = "zfm" if sensor else ""
-        self.threshold = settings.sensor_score_min
-        self.fmr = settings.sensor_fmr if sensor else 1.0
-        self._settings = settings
+        self.threshold, self.fmr = settings.sensor_score_min, settings.sensor_fmr if sensor else 1.0
+        self._settings, self._link = settings, link
         self._model = MODELS[settings.model]
-        self._link = link
         self._codec = Codec(settings.address)
         self._packets: list[Packet] = []
-        self._packet_max = 128
-        self._heard = 0
+        self._packet_max, self._heard = 128, 0
         self._wishes = Wishes()
 
     async def scan(self, template: bytes | None = None) -> Print:

@@ -12,6 +12,7 @@ from gated.cli.here import EX_CONFIG, Here, command_here
 
 if TYPE_CHECKING:
     from gated.config import Config
+    from gated.lane.machine import Lane
 
 _COLOUR = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -54,7 +55,7 @@ def look(here: Here) -> Iterator[Finding]:
     from gated.daemon.links import real
 
     config = here.config
-    settings = read_all(config)
+    lane, settings = read_all(config)
     yield Finding("config", "ok", f"{config.path}: lane {config.identity.id}, {', '.join(settings)}")
     devices: dict[str, str] | None = None
     absent = False
@@ -71,6 +72,7 @@ def look(here: Here) -> Iterator[Finding]:
             yield from checks.running_devices(devices)
         elif absent:
             yield from checks.open_devices(settings, real)
+        yield from checks.time_for_fingers(settings.get("fingerprint"), lane.timing.finger_s)
         yield from checks.networks(config)
         yield from checks.databases(config)
     yield from checks.keys(config)
@@ -80,8 +82,9 @@ def look(here: Here) -> Iterator[Finding]:
     yield from checks.broker(config)
 
 
-def read_all(config: "Config") -> dict[str, Any]:
-    """Fill every section as the daemon does and leave no option unread. Section of a device -> its driver's Settings.
+def read_all(config: "Config") -> tuple["Lane", dict[str, Any]]:
+    """Fill every section as the daemon does and leave no option unread. The machine; section of a device -> its
+    driver's Settings.
 
     Raises `ConfigError`."""
     from gated.daemon.plan import SECTIONS, driver_of, face_of, finger_of, machine_of
@@ -94,7 +97,7 @@ def read_all(config: "Config") -> dict[str, Any]:
         if name in config:
             _, settings[name] = driver_of(config.section(name), lane)
     config.finish()
-    return settings
+    return lane, settings
 
 
 def _show(here: Here, findings: list[Finding]) -> None:

@@ -22,6 +22,8 @@ Result = Literal["ok", "warn", "fail"]
 
 KEYS = Path("/etc/gated/keys")
 DISK_FREE_BYTES_MIN = 500_000_000
+PLACE_S_MIN = 4.0
+"""What people need to place a finger, beside the picture's own time."""
 DEVICE_S_MAX = 12.0
 BROKER_S_MAX = 3.0
 CLOCK_ERROR_S_MAX = 1.0
@@ -158,6 +160,17 @@ async def _answers(link: Any, values: Any) -> None:
         heard.cancel()
         running.cancel()
         await asyncio.wait({running, heard})
+
+
+def time_for_fingers(reader: Any, finger_s: float) -> Iterator[Finding]:
+    """Whether a placement leaves time for the picture's way to the lane. `reader`: the driver's Settings, or None."""
+    picture_s = getattr(reader, "picture_s", 0.0)
+    if reader is not None and picture_s + PLACE_S_MIN > finger_s:
+        found = (
+            f"a picture takes {picture_s:.1f} s, and [timing] finger_s gives {finger_s:g} s for it and the passenger"
+        )
+        todo = f"finger_s of {picture_s + PLACE_S_MIN:.0f} or more, a higher rate of the module, or its mode sensor"
+        yield Finding("finger_s", "warn", found, f"{todo}: as it stands hardly anybody is compared")
 
 
 # -- what lies on the disk ------------------------------------------------------------------------------------------

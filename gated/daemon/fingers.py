@@ -69,6 +69,11 @@ class Fingers:
         self._advised = False
         self._task = asyncio.ensure_future(self._answer(self._reader, command, template))
 
+    def rest(self, ticket: int) -> None:
+        """The verdict is reached and nobody waits for a finger: the reader goes dark."""
+        if self._ticket == ticket:
+            self._drop()
+
     def forget(self, ticket: int) -> None:
         """Stop, and let the reader go dark."""
         if self._ticket == ticket:

@@ -73,7 +73,8 @@ class Outlets:
                 self._matcher.compare(command)
             case cmd.CompareFinger():
                 self._fingers.compare(command)
-            case cmd.Record():
+            case cmd.Record(ticket):
+                self._fingers.rest(ticket)
                 self._record(command, now)
             case cmd.Settle():
                 self._settle(command, now)
