@@ -1,8 +1,8 @@
 """Serial fingerprint modules whose packets begin with EF01: R30x and ZFM (optical), R503 (capacitive).
 
 Sources: "R503 Fingerprint Module User Manual" V1.2.2 (Grow, 2022-10) and "ZFM-70 Series User Manual" (Zhiantec), which
-agree but where a constant here says otherwise. Everything is a command of the host and its acknowledgement, so the sensor
-is dark until it is told to look. Image mode brings the picture over the line, which takes `picture_s`; in sensor mode the
+agree but where a constant here says otherwise. All is a command of the host and its acknowledgement, so the sensor is
+dark until it is told to look. Image mode brings the picture over the line, which takes `picture_s`; in sensor mode the
 template goes to the module, which compares. It keeps both in its RAM until the next ones come.
 """
 
