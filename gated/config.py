@@ -72,12 +72,15 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """[keys]: files. `cache`, `journal`: secret, 32 bytes; `hq_public`, `orders_public`: HQ's public keys."""
+    """[keys]: files. `cache` (the lane's own, to which HQ wraps each epoch's key), `journal`: secret, 32 bytes;
+    `hq_public`, `orders_public`: HQ's public keys."""
 
     cache: Path
     journal: Path
     hq_public: Path
     orders_public: Path
+    cache_on_disk: bool = False
+    """`cache` may lie on the disk that it protects: for tests and demonstrations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,40 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """[sync]: HQ's server of signed data. `root`: the root.json that the lane was installed with."""
+
+    url: str
+    root: Path
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    interval_s: float = 60.0
+    connect_s_max: float = 10.0
+    read_s_max: float = 30.0
+    retry_s_max: float = 300.0
+    audit_hour: int = 3
+    """UTC; the nightly comparison with HQ."""
+    socket: Path = Path("/run/gated-sync/sync.sock")
+
+    def __post_init__(self) -> None:
+        _positive(self, "interval_s", "connect_s_max", "read_s_max", "retry_s_max")
+        if not self.url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+            raise ValueError(f"url must begin with https:// (http:// for this machine alone), not {self.url[:40]!r}")
+        if not 0 <= self.audit_hour <= 23:
+            raise ValueError(f"audit_hour must be 0 to 23, not {self.audit_hour}")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both or neither")
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """[control]: the socket that the technician's command and the uplink talk to."""
 
     socket: Path = Path("/run/gated/control.sock")
     technician_group: str = "gated-tech"
     uplink_user: str = "gated-uplink"
+    sync_user: str = "gated-sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +339,7 @@ class Config(TomlFile):
         self.store: Store = self.section("store").into(Store)
         self.keys: Keys = self.section("keys").into(Keys)
         self.uplink: Uplink = self.section("uplink").into(Uplink)
+        self.sync: Sync | None = self.section("sync").into(Sync) if "sync" in self else None
         self.control: Control = self.section("control").into(Control)
         self.models: Models = self.section("models").into(Models)
         self.log: Log = self.section("log").into(Log)
