@@ -37,6 +37,8 @@ class Right(Enum):
     """Technicians."""
     RELAY = "relay"
     """The uplink's user: it passes what HQ signed, and can do nothing else with the lane."""
+    TELL = "tell"
+    """The sync's user: it says what became of the cache, and can do nothing else with the lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,14 @@ class Peer:
             name, member_of = f"uid {uid}", {gid}
         return cls(uid, gid, pid, name, frozenset(filter(None, map(_group_name, member_of))))
 
-    def rights(self, technician_group: str, uplink_user: str) -> frozenset[Right]:
-        """What this peer may ask for. The uplink's user is never a technician, whatever groups it has."""
+    def rights(self, technician_group: str, uplink_user: str, sync_user: str = "") -> frozenset[Right]:
+        """What this peer may ask for. The users of uplink and sync are never technicians, whatever groups they have."""
         if self.uid in (0, os.geteuid()):
             return frozenset(Right)
         if self.name == uplink_user:
             return frozenset({Right.LOOK, Right.RELAY})
+        if self.name == sync_user:
+            return frozenset({Right.LOOK, Right.TELL})
         if technician_group in self.groups:
             return frozenset({Right.LOOK, Right.OPERATE})
         return frozenset()
@@ -224,6 +228,22 @@ class ShowCache(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class SyncTold(Request):
+    """What sync did with a partition: `why` "" says that something was applied, and the lane looks at it at once;
+    otherwise it is the name of what was refused (`gated.sync.refused.Why`), which the lane tells HQ."""
+
+    op: ClassVar[str] = "sync"
+    needs: ClassVar[Right] = Right.TELL
+    partition: str
+    why: str
+
+    def __post_init__(self) -> None:
+        for text in (self.partition, self.why):
+            if len(text) > 64 or not (text.replace("-", "_").isidentifier() or not text):
+                raise ValueError("partition and why are codes")
+
+
+@dataclass(frozen=True, slots=True)
 class RecordDevices(Request):
     """Record a device's traffic for `seconds`, sealed, into the store; service mode only.
 
@@ -265,7 +285,7 @@ REQUESTS: dict[str, type[Request]] = {
     kind.op: kind
     for kind in (
         Status, Watch, ServiceOn, ServiceOff, MoveDoor, CloseLane, OpenLane, ResetLane,
-        RelayOrder, UplinkState, ShowCache, RecordDevices, TestFingers, Shutdown,
+        RelayOrder, UplinkState, SyncTold, ShowCache, RecordDevices, TestFingers, Shutdown,
     )
 }  # fmt: skip
 
@@ -282,16 +302,16 @@ def encode(request: Request) -> bytes:
     return json.dumps({"op": request.op, **values}, ensure_ascii=False).encode() + b"\n"
 
 
-def decode(line: bytes) -> Request:
-    """Raises `Refused` (BAD_REQUEST), saying what is wrong with it."""
+def decode(line: bytes, requests: Mapping[str, type[Request]] = REQUESTS) -> Request:
+    """One of `requests` by its `op`. Raises `Refused` (BAD_REQUEST), saying what is wrong with it."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
         raise Refused(Code.BAD_REQUEST, "not one line of JSON in UTF-8") from None
     if not isinstance(values, dict) or not isinstance(op := values.pop("op", None), str):
         raise Refused(Code.BAD_REQUEST, 'not an object with an "op"')
-    if (kind := REQUESTS.get(op)) is None:
-        raise Refused(Code.BAD_REQUEST, f"no such op; there are {', '.join(REQUESTS)}")
+    if (kind := requests.get(op)) is None:
+        raise Refused(Code.BAD_REQUEST, f"no such op; there are {', '.join(requests)}")
     wanted = {f.name: f.type for f in fields(kind)}
     if values.keys() != wanted.keys():
         raise Refused(Code.BAD_REQUEST, f"{op} takes {', '.join(wanted) or 'nothing'}")

@@ -8,12 +8,13 @@ import json
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from gated.control import REQUEST_BYTES_MAX, Answer, Code, Peer, RecordDevices, Refused, Request, decode
+from gated.control import REQUEST_BYTES_MAX, REQUESTS, Answer, Code, Peer, RecordDevices, Refused, Request, decode
 
 log = structlog.get_logger()
 
@@ -28,6 +29,18 @@ class SocketTaken(Exception):
     """The socket's path cannot be used. The text says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is served to whom. `requests`: those that are known here, by `op`."""
+
+    handler: Handler
+    technician_group: str
+    uplink_user: str
+    sync_user: str
+    requests: Mapping[str, type[Request]]
+    answer_s_max: float
+
+
 @contextlib.asynccontextmanager
 async def serve(
     path: Path,
@@ -35,6 +48,9 @@ async def serve(
     *,
     technician_group: str,
     uplink_user: str,
+    sync_user: str = "",
+    requests: Mapping[str, type[Request]] = REQUESTS,
+    request_bytes_max: int = REQUEST_BYTES_MAX,
     connections_max: int = 16,
     answer_s_max: float = 10.0,
 ) -> AsyncIterator[None]:
@@ -48,6 +64,7 @@ async def serve(
         why = (bad.strerror or str(bad)).lower()
         raise SocketTaken(f"{path} cannot be made: {why}; see [control] socket") from bad
     made = os.stat(path)
+    service = Service(handler, technician_group, uplink_user, sync_user, requests, answer_s_max)
     open_now: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,13 +76,13 @@ async def serve(
                 if len(open_now) > connections_max:
                     await connection.refuse(Refused(Code.BUSY, "too many connections"))
                     return
-                await connection.answer(handler, technician_group, uplink_user, answer_s_max)
+                await connection.answer(service)
         except asyncio.CancelledError:
             pass  # the daemon stops; asyncio's streams (3.11) would log this as an error of ours
         finally:
             open_now.discard(task)
 
-    server = await asyncio.start_unix_server(accept, sock=listener, limit=REQUEST_BYTES_MAX)
+    server = await asyncio.start_unix_server(accept, sock=listener, limit=request_bytes_max)
     try:
         yield
     finally:
@@ -135,18 +152,18 @@ class _Connection:
         except (OSError, TimeoutError):
             self.writer.transport.abort()
 
-    async def answer(self, handler: Handler, technician_group: str, uplink_user: str, answer_s_max: float) -> None:
+    async def answer(self, service: Service) -> None:
         op = "?"
         try:
-            request = await self._request()
+            request = await self._request(service)
             if request is None:
                 return
             op = request.op
-            if request.needs not in self.peer.rights(technician_group, uplink_user):
+            if request.needs not in self.peer.rights(service.technician_group, service.uplink_user, service.sync_user):
                 raise Refused(Code.DENIED, f"{op} is not for user {self.peer.name} (needs {request.needs.value})")
             lasts_s = request.seconds if isinstance(request, RecordDevices) else 0.0
-            async with asyncio.timeout(answer_s_max + lasts_s):
-                answer = await handler(request, self.peer)
+            async with asyncio.timeout(service.answer_s_max + lasts_s):
+                answer = await service.handler(request, self.peer)
             if isinstance(answer, AsyncIterator):
                 await self._stream(answer)
             else:
@@ -156,26 +173,26 @@ class _Connection:
             await self.refuse(no)
         except TimeoutError:
             log.warning("control request timed out", op=op, user=self.peer.name)
-            await self.refuse(Refused(Code.BUSY, f"no answer within {answer_s_max:g} s"))
+            await self.refuse(Refused(Code.BUSY, f"no answer within {service.answer_s_max:g} s"))
         except ConnectionError as gone:
             log.debug("control client went away", op=op, user=self.peer.name, why=type(gone).__name__)
         except Exception:
             log.exception("control request failed", op=op, user=self.peer.name)
             await self.refuse(Refused(Code.FAILED, "the daemon failed to answer; its log says why"))
 
-    async def _request(self) -> Request | None:
+    async def _request(self, service: Service) -> Request | None:
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
                 line = await self.reader.readuntil(b"\n")
         except asyncio.LimitOverrunError:
-            raise Refused(Code.BAD_REQUEST, f"longer than {REQUEST_BYTES_MAX} bytes") from None
+            raise Refused(Code.BAD_REQUEST, "longer than any request") from None
         except asyncio.IncompleteReadError as end:
             if not end.partial:
                 return None
             raise Refused(Code.BAD_REQUEST, "ends before its line does") from None
         except TimeoutError:
             raise Refused(Code.BUSY, f"no request within {REQUEST_S_MAX:g} s") from None
-        return decode(line)
+        return decode(line, service.requests)
 
     async def _stream(self, answers: AsyncIterator[Answer]) -> None:
         """Send until the iterator ends or the client goes, and end the iterator then."""

@@ -145,7 +145,7 @@ def breaches(source: str, module: str, is_package: bool = False) -> list[str]:
     if pure:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or (isinstance(node.func, ast.Attribute) and node.func.attr == "open"):
-                continue  # a seal is opened by that name too; files have no way in, since pathlib and io are not imported
+                continue  # seals are opened by that name; files have no way in, since pathlib and io are not imported
             if _called(node) in IMPURE_CALLS:
                 found.append(f"{module}:{node.lineno} is pure and may not call {_called(node)}()")
     return found
