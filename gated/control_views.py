@@ -37,6 +37,8 @@ class Snapshot(TypedDict):
     devices: dict[str, str]
     uplink: str
     outbox: dict[str, int]
+    cache: dict[str, str]
+    """fresh, late, stale or expired, by partition."""
     counters: dict[str, int]
     last_alarms: list[AlarmView]
     service: str | None

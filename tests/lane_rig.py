@@ -349,6 +349,7 @@ def _options(rig: Rig, topology: Topology, models: Path) -> dict[str, dict[str, 
         "store": {"dir": str(rig.store)},
         "keys": {
             "cache": str(folder / "keys" / "cache.key"),
+            "cache_on_disk": True,
             "journal": str(folder / "keys" / "journal.key"),
             "hq_public": str(folder / "keys" / "hq.pub"),
             "orders_public": str(folder / "keys" / "orders.pub"),

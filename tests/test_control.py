@@ -168,7 +168,7 @@ def test_watch_streams_until_either_end_goes(daemon: Daemon) -> None:
         (b'{"op": "record", "device": "chip", "seconds": true}\n', "record: seconds must be a number"),
         (b'{"op": "test_fingers", "seconds": 601}\n', "test_fingers: seconds must be more than 0"),
         (b'{"op": "status"}', "ends before its line does"),
-        (b"x" * (control.REQUEST_BYTES_MAX + 10), "longer than 65536 bytes"),
+        (b"x" * (control.REQUEST_BYTES_MAX + 10), "longer than any request"),
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(daemon: Daemon, line: bytes, why: str) -> None:
@@ -184,7 +184,7 @@ def test_every_request_survives_the_wire() -> None:
         control.MoveDoor("B", False), control.CloseLane("a"),
         control.OpenLane("a"), control.ResetLane("a"), control.RelayOrder.of(b"x"),
         control.UplinkState(True), control.ShowCache(), control.RecordDevices("chip", 2.5),
-        control.TestFingers(30), control.Shutdown("a"),
+        control.TestFingers(30), control.Shutdown("a"), control.SyncTold("control", "rolled_back"),
     ]  # fmt: skip
     assert {type(e) for e in examples} == set(control.REQUESTS.values())
     assert [control.decode(control.encode(e)) for e in examples] == examples
@@ -227,16 +227,18 @@ def test_a_watcher_that_does_not_read_is_dropped(daemon: Daemon, monkeypatch: py
 
 def test_rights() -> None:
     def rights(uid: int, name: str, *groups: str) -> set[str]:
-        held = Peer(uid, uid, 1, name, frozenset(groups)).rights("gated-tech", "gated-uplink")
+        held = Peer(uid, uid, 1, name, frozenset(groups)).rights("gated-tech", "gated-uplink", "gated-sync")
         return {right.value for right in held}
 
     everything = {right.value for right in Right}
     assert rights(0, "root") == rights(os.geteuid(), "gated") == everything
     assert rights(1001, "mei", "gated-tech") == {"look", "operate"}
     assert rights(1002, "gated-uplink", "gated-tech") == {"look", "relay"}
+    assert rights(1004, "gated-sync", "gated-tech") == {"look", "tell"}
     assert rights(1003, "guest", "users") == set()
     assert {k.op for k in control.REQUESTS.values() if k.needs is Right.LOOK} == {"status", "watch"}
     assert {k.op for k in control.REQUESTS.values() if k.needs is Right.RELAY} == {"order", "uplink"}
+    assert {k.op for k in control.REQUESTS.values() if k.needs is Right.TELL} == {"sync"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -107,6 +107,7 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
         "uplink",
         f"{'[green]up[/]' if snapshot['uplink'] == 'up' else '[red]down[/]'}; to be sent: {waiting or 'nothing'}",
     )
+    row("cache", ", ".join(_aged(name, state) for name, state in snapshot["cache"].items()) or "[red]none open[/]")
     row("counters", ", ".join(f"{escape(name)} {count}" for name, count in snapshot["counters"].items()) or "none")
     for number, alarm in enumerate(reversed(snapshot["last_alarms"][-ALARMS_SHOWN:])):
         detail = f" ({escape(alarm['detail'])})" if alarm["detail"] else ""
@@ -115,6 +116,11 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
         f"{snapshot['lane']}  {snapshot['site']}  {snapshot['topology']}  boot {snapshot['boot'][:8]}", style="bold"
     )
     return Group(title, Text(), Text("\n".join(lane_lines(snapshot))), Text(), table)
+
+
+def _aged(partition: str, state: str) -> str:
+    colour = {"fresh": "green", "late": "yellow"}.get(state, "red")
+    return f"{partition} [{colour}]{state}[/]"
 
 
 def _device(name: str, state: str) -> str:

@@ -17,6 +17,6 @@ def run(here: Here) -> None:
 
     Ends by SIGTERM: whoever is inside is let out first.
     """
-    from gated.daemon.app import main
+    from gated.daemon.process import main
 
     raise SystemExit(main(here.config))

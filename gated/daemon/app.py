@@ -6,8 +6,6 @@ comes through devices and the control socket, what goes out lies sealed in lane.
 import asyncio
 import contextlib
 import secrets
-import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +13,12 @@ from typing import Any, Protocol
 import structlog
 
 from drivers.base import Camera, FingerReader
-from gated import __version__, control_socket, logs
-from gated.config import Config, ConfigError
+from gated import __version__, control_socket
+from gated.config import Config
 from gated.daemon import links as daemon_links
-from gated.daemon.clock import Clock, SystemClock, watch_steps
+from gated.daemon.cachememory import Memory
+from gated.daemon.cachewatch import CacheWatch
+from gated.daemon.clock import Clock, watch_steps
 from gated.daemon.crashes import told
 from gated.daemon.devices import Devices
 from gated.daemon.fingers import Fingers, format_of
@@ -26,12 +26,12 @@ from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SHELL, face_of, finger_of, key_of, machine_of, shape_of
+from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, shape_of
 from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
 from gated.daemon.status import Status
-from gated.daemon.workers import Attended, Threads, Workers
+from gated.daemon.workers import Attended, Workers
 from gated.daemon.writer import Job, Kept, Writer
 from gated.lane import events as ev
 from gated.lane.commands import Command
@@ -43,8 +43,8 @@ from gated.store.crossings import Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
 from gated.store.outbox import Outbox
-from gated.store.sql import StoreError
 from gated.wire.facts import DeviceChanged, LaneBooted, LaneChanged, OrderAnswered, Part
+from gated.wire.rows import PARTITIONS
 
 log = structlog.get_logger()
 
@@ -86,23 +86,46 @@ class App:
         hq_public = key_of(config, "hq_public")
         self.recorder = Recorder(config.store.dir, hq_public, config.identity.id, self._devices.taps)
         config.finish()
-        cache_key, orders_public = key_of(config, "cache"), key_of(config, "orders_public")
+        cache_key, orders_public = cache_key_of(config), key_of(config, "orders_public")
         self._open_store(config, key_of(config, "journal"), hq_public, open_db)
         reader: FingerReader | None = self._devices.actuators.get(Device.FINGERPRINT)
+        memory = {each: Memory(self.writer.db.note(f"cache_{each}") or "") for each in PARTITIONS}
         self.look_up = LookUp(
-            config.store.dir, cache_key, workers.faces.model, workers, self.emit, finger_format=format_of(reader)
+            config.store.dir,
+            cache_key,
+            f"{config.identity.site}/{config.identity.id}",
+            workers.faces.model,
+            workers,
+            self.emit,
+            finger_format=format_of(reader),
+            memory=memory,
+        )
+        self.cache = CacheWatch(
+            self.look_up,
+            self.lane.rules,
+            clock,
+            memory,
+            tell=lambda fact: self.outlets.tell(fact, clock.now()),
+            alarm=lambda alarm: self.outlets.dispatch(alarm, clock.now()),
+            remember=lambda name, text: self.writer.add(Job(clock.now().utc, note=(f"cache_{name}", text))),
         )
         camera: Camera = self._devices.actuators[Device.CAMERA]
         self.matcher = Matcher(camera, workers, self.emit, self.look_up.template_of)
         self.fingers = Fingers(reader, workers, self.emit, self.look_up.finger_template_of)
         self.status = Status(
-            self.lane, config.identity.id, config.identity.site, boot, self.device_states, lambda: self.writer.pending
+            self.lane,
+            config.identity.id,
+            config.identity.site,
+            boot,
+            self.device_states,
+            lambda: self.writer.pending,
+            self.cache.states,
         )
         self.requests = Requests(
             self.emit,
             clock,
             self.status,
-            self.look_up,
+            self.cache,
             Authority((orders_public,), config.identity.id, boot),
             self._order_refused,
             self.recorder.record,
@@ -237,6 +260,7 @@ class App:
                         self.requests.handle,
                         technician_group=control.technician_group,
                         uplink_user=control.uplink_user,
+                        sync_user=control.sync_user,
                     )
                 )
             self._started()
@@ -261,6 +285,7 @@ class App:
             drive(self.lane, self.queue, self.clock, self, self.outlets.dispatch),
             self.writer.run(),
             self.look_up.run(),
+            self.cache.run(),
             self.matcher.run(),
             watch_steps(self.clock, self.emit),
             self._watchdog(),
@@ -344,54 +369,3 @@ def build(
         open_db=open_db or opened,
         serve_control=serve_control,
     )
-
-
-def real_workers(config: Config) -> Workers:
-    """The networks that the manifest names, each on its thread. Raises `ModelError`, `ConfigError`."""
-    from gated.biometrics.face import OnnxFaceEngine
-    from gated.biometrics.finger import OnnxFingerEngine
-
-    face, finger = face_of(config), finger_of(config)
-    engine = OnnxFaceEngine(
-        config.models.dir,
-        face.threshold,
-        config.models.threads,
-        near_eye_px_min=face.near_eye_px_min,
-        detection_width_px=face.detection_width_px,
-        quality_min=face.quality_min,
-        weak_name=face.weak or None,
-    )
-    fingers = None
-    if finger is not None:
-        fingers = OnnxFingerEngine(config.models.dir, finger.threshold, config.models.threads)
-    return Threads(engine, fingers)
-
-
-async def run(config: Config, links: daemon_links.Links = daemon_links.real) -> None:
-    """Run one lane until SIGTERM or SIGINT."""
-    began = time.monotonic()
-    app = build(config, SystemClock(), links, real_workers(config))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.stop)
-    log.info("lane built", lane=config.identity.id, boot=app.boot, seconds=round(time.monotonic() - began, 3))
-    await app.run()
-
-
-def main(config: Config, links: daemon_links.Links = daemon_links.real) -> int:
-    """Run the lane in the foreground; returns the exit code."""
-    from models.manifest import ModelError
-
-    logs.configure(config.log.level, config.log.format)
-    try:
-        asyncio.run(run(config, links))
-    except ConfigError as wrong:
-        log.error("configuration cannot be used", what=str(wrong))
-        return 78
-    except (StoreError, ModelError, control_socket.SocketTaken) as wrong:
-        log.error("lane cannot start", what=str(wrong))
-        return 69
-    except Exception as failed:  # noqa: BLE001  # of our own bugs only the place is logged: words can be personal
-        log.critical("lane ends by a fault of its own", what=told(failed))
-        return 70
-    return 0

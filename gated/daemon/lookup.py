@@ -1,18 +1,19 @@
 """The look-up: what the enrolment cache knows of a document's holder, and the only holder of their templates.
 
-The newest generation of the cache that lies in the store's folder is used; a newer one is noticed at the next
-passenger. What was found for a ticket is wiped at `Forget`."""
+The newest generation of each partition that lies in the store's folder and can be opened is used; a newer one is
+noticed at the next passenger, or as soon as sync says so. What was found for a ticket is wiped at `Forget`."""
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import structlog
 
 from drivers.base import Emit
+from gated.daemon.cachememory import Memory
 from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
 from gated.icao.fingers import in_order
@@ -20,15 +21,26 @@ from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.events import Device, Event
-from gated.store.cache import Cache, PersonRow
-from gated.store.sql import StoreError, in_words
+from gated.store.cache import Cache, Enrolments
+from gated.store.cachefile import CacheNote, generations, path_of
+from gated.store.sql import StoreCorrupt, StoreError
+from gated.wire.rows import CONTROL, PARTITIONS, PEOPLE, PersonRow
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 RETRY_S = 1.0
-_GENERATION = re.compile(r"cache-(\d+)\.db")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One partition as it is in use."""
+
+    note: CacheNote
+    as_of: datetime
+    """When HQ last said that this is all; `cachememory.UNKNOWN` where the file's word on that is not believed."""
+    file: str
 
 
 @dataclass(slots=True)
@@ -43,30 +55,42 @@ class _Held:
 class LookUp:
     """Answers `LookUp` and `ReadFlags`.
 
-    `model`: the network whose face templates can be compared here; `finger_format`: the format of finger templates
-    that can be, "" for none."""
+    `key`: the lane's own, to which HQ wrapped the epochs' keys; `name`: site/lane, for which it did. `memory`: of each
+    partition. `model`: the network whose face templates can be compared here; `finger_format`: the format of finger
+    templates that can be, "" for none."""
 
     def __init__(
-        self, folder: Path, key: bytes, model: str, workers: Workers, emit: Emit, *, finger_format: str = ""
+        self,
+        folder: Path,
+        key: bytes,
+        name: str,
+        model: str,
+        workers: Workers,
+        emit: Emit,
+        *,
+        finger_format: str = "",
+        memory: Mapping[str, Memory] | None = None,
     ) -> None:
-        self._folder, self._key, self._model, self._finger_format = folder, key, model, finger_format
+        self._folder, self._key, self._name = folder, key, name
+        self._model, self._finger_format = model, finger_format
         self._workers, self._emit = workers, emit
-        self._cache: Cache | None = None
+        self._open: dict[str, Cache] = {}
+        self._memory = memory or {partition: Memory() for partition in PARTITIONS}
+        self._damaged: set[Path] = set()
         self._held: dict[int, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost, self._why = True, ""
         self._try = asyncio.Event()
 
-    @property
-    def cache(self) -> Cache | None:
-        """The generation in use."""
-        return self._cache
+    async def standing(self) -> Mapping[str, Standing]:
+        """Each partition that can be used, as it stands now."""
+        return await self._workers.run("cache", self._standings)
 
     async def run(self) -> NoReturn:
         """Open the cache, and open it again whenever it failed."""
         while True:
             try:
-                await self._workers.run("cache", self._newest)
+                await self._workers.run("cache", self._put, lambda _: None)
             except StoreError as error:
                 self._fail(error.why, str(error))
                 await asyncio.sleep(RETRY_S)
@@ -86,31 +110,49 @@ class LookUp:
 
     # -- on the worker, which alone touches the cache ------------------------------------------------------------
 
-    def _put(self, question: Callable[[Cache], T]) -> T:
-        """A question to the newest generation. One that fails is opened anew the next time."""
+    def _put(self, question: Callable[[Enrolments], T]) -> T:
+        """A question to the newest generations. What fails is opened anew the next time, what is damaged after
+        the one before it."""
         try:
-            return question(self._newest())
-        except Exception:
+            return question(Enrolments(*(self._newest(partition) for partition in PARTITIONS)))
+        except Exception as error:
+            if isinstance(error, StoreCorrupt):
+                self._damaged.add(error.path)
             self._close()
             raise
 
     def _close(self) -> None:
-        old, self._cache = self._cache, None
-        if old is not None:
-            old.close()
+        for cache in self._open.values():
+            cache.close()
+        self._open = {}
 
-    def _newest(self) -> Cache:
-        with in_words(self._folder):
-            found = {int(m[1]): path for path in self._folder.iterdir() if (m := _GENERATION.fullmatch(path.name))}
-        if not found:
-            raise StoreError("no_cache", self._folder / "cache-1.db", "HQ has not published a cache for this lane yet")
-        generation = max(found)
-        if self._cache is None or self._cache.path != found[generation]:
-            old, self._cache = self._cache, Cache(found[generation], self._key)
-            log.info("cache opened", generation=generation, rows=self._cache.note.rows)
-            if old is not None:
-                old.close()
-        return self._cache
+    def _newest(self, partition: str) -> Cache:
+        """The newest generation that can be opened: where sync's latest is damaged, the one before still serves."""
+        found = generations(self._folder, partition)
+        failed: StoreError | None = None
+        for generation in sorted(found, key=lambda g: (found[g] not in self._damaged, g), reverse=True):
+            held = self._open.get(partition)
+            if held is not None and held.path == found[generation]:
+                return held
+            try:
+                cache = Cache(found[generation], self._key, self._name)
+                log.info("cache opened", partition=partition, generation=generation, rows=cache.note.rows)
+            except StoreError as error:
+                failed = failed or error
+                continue
+            self._open[partition] = cache
+            if held is not None:
+                held.close()
+            return cache
+        missing = path_of(self._folder, partition, 1)
+        raise failed or StoreError("no_cache", missing, "nothing was fetched from HQ yet: gated cache status")
+
+    def _standings(self) -> Mapping[str, Standing]:
+        return self._put(lambda caches: {PEOPLE: self._stand(caches.people), CONTROL: self._stand(caches.control)})
+
+    def _stand(self, cache: Cache) -> Standing:
+        note = cache.note
+        return Standing(note, self._memory[note.partition].believed(note, cache.as_of), cache.path.name)
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -171,26 +213,36 @@ class LookUp:
         self._try.set()
 
     async def _find(self, command: cmd.LookUp, document: Document, held: _Held) -> Event:
-        person, flags = await self._workers.run("cache", self._put, lambda cache: _found(cache, document))
+        person, flags, stand = await self._workers.run(
+            "cache", self._put, lambda caches: (*_found(caches, document), self._stood(caches))
+        )
         if person is None:
-            return ev.NoRecord(command.ticket, command.ask, flags)
+            return ev.NoRecord(command.ticket, command.ask, flags, stand)
         if person.face is not None and person.face_model != self._model:
             log.error("template is of another network", theirs=person.face_model, ours=self._model)
             return ev.LookUpFailed(command.ticket, command.ask, "other_face_model")
         held.person = person
-        return ev.RecordFound(command.ticket, command.ask, self._traveller(person), flags)
+        return ev.RecordFound(command.ticket, command.ask, self._traveller(person), flags, stand)
 
     async def _flags(self, command: cmd.ReadFlags) -> Event:
         held = self._held.get(command.ticket)
         if held is None or held.person is None:
             return ev.LookUpFailed(command.ticket, command.ask, "not_held")
         subject = held.person.subject
-        flags, document_flags = await self._workers.run(
+        flags, document_flags, stand = await self._workers.run(
             "cache",
             self._put,
-            lambda cache: (cache.flags(subject), cache.document_flags(held.issuer, held.number)),
+            lambda caches: (
+                caches.flags(subject),
+                caches.document_flags(held.issuer, held.number),
+                self._stood(caches),
+            ),
         )
-        return ev.FlagsRead(command.ticket, command.ask, flags, document_flags)
+        return ev.FlagsRead(command.ticket, command.ask, flags, document_flags, stand)
+
+    def _stood(self, caches: Enrolments) -> ev.CacheStand:
+        people, control = self._stand(caches.people), self._stand(caches.control)
+        return ev.CacheStand(people.note.serial, people.as_of, control.note.serial, control.as_of)
 
     def _traveller(self, person: PersonRow) -> ev.Traveller:
         """Without flags, which are read when they are needed; with the fingers that this lane can compare."""
@@ -206,8 +258,8 @@ class LookUp:
         )
 
 
-def _found(cache: Cache, document: Document) -> tuple[PersonRow | None, frozenset[str]]:
-    person = cache.by_document(document.issuer, document.number)
+def _found(caches: Enrolments, document: Document) -> tuple[PersonRow | None, frozenset[str]]:
+    person = caches.by_document(document.issuer, document.number)
     if person is None and document.personal_number is not None:
-        person = cache.by_person(document.personal_number)
-    return person, cache.document_flags(document.issuer, document.number)
+        person = caches.by_person(document.personal_number)
+    return person, caches.document_flags(document.issuer, document.number)

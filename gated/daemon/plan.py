@@ -185,6 +185,20 @@ def key_of(config: Config, option: str, path: Path | None = None) -> bytes:
     raise config.error(("keys", option), problem) if path is None else ConfigError(path, problem)
 
 
+def cache_key_of(config: Config) -> bytes:
+    """The lane's own key to its cache. Raises `ConfigError`, also where it lies on the disk that it protects: a lane
+    without a TPM or a credential from outside keeps no biometrics."""
+    key, file = key_of(config, "cache"), config.keys.cache
+    folder = config.store.dir
+    if not config.keys.cache_on_disk and folder.exists() and file.stat().st_dev == folder.stat().st_dev:
+        problem = (
+            f"{file} lies on the disk of [store] dir: whoever takes that has the key too. Give it as a credential "
+            "(docs/install.md, Keys), or, for a test, say cache_on_disk = true"
+        )
+        raise config.error(("keys", "cache"), problem)
+    return key
+
+
 def _wrong_with(key: bytes, option: str) -> str:
     if len(key) != KEY_BYTES:
         return f"must be {KEY_BYTES} bytes, found {len(key)}"

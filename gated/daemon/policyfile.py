@@ -1,9 +1,10 @@
 """config/policy/*.toml -> Rules. Every error names file, line and option; a policy is used whole or not at all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gated.config import ConfigError, TomlFile
+from gated.lane.freshness import Ages, Freshness
 from gated.lane.policy import EVIDENCE_THAT_MAY_BE_MISSING, Category, Rules
 from gated.wire.facts import CODE_MAX
 
@@ -16,6 +17,7 @@ class _Category:
     finger: bool = False
     weak_face: bool = False
     may_miss: tuple[str, ...] = ()
+    cache_until: Freshness = Freshness.EXPIRED
 
     def __post_init__(self) -> None:
         if not self.documents:
@@ -31,6 +33,7 @@ class _Policy:
     age_years_min: int
     categories: dict[str, _Category]
     fingers_alone: int = 2
+    freshness: dict[str, Ages] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.version) <= CODE_MAX:
@@ -50,10 +53,11 @@ def load_rules(path: Path) -> Rules:
             policy.version,
             policy.age_years_min,
             {
-                name: Category(frozenset(c.documents), c.finger, c.weak_face, frozenset(c.may_miss))
+                name: Category(frozenset(c.documents), c.finger, c.weak_face, frozenset(c.may_miss), c.cache_until)
                 for name, c in policy.categories.items()
             },
             policy.fingers_alone,
+            policy.freshness,
         )
     except ValueError as wrong:
         raise ConfigError(path, str(wrong)) from None

@@ -5,6 +5,7 @@ from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Door, FingerCompared, Traveller
+from gated.lane.freshness import of_stand
 from gated.lane.policy import Evidence, Rules, finger_comparisons, proven_fingers, stated_fmr
 from gated.wire import facts
 from gated.wire.facts import Fact
@@ -85,6 +86,9 @@ class Facts:
             fingers_matched=len(proven_fingers(evidence)),
             fmr=stated_fmr(evidence, self._rules),
             holder=_holder(evidence.document, evidence.traveller, evidence),
+            people_serial=evidence.cache.people_serial if evidence.cache else None,
+            control_serial=evidence.cache.control_serial if evidence.cache else None,
+            cache=of_stand(self._rules.freshness, evidence.cache, evidence.opened).value if evidence.cache else None,
         )
 
 

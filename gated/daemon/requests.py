@@ -12,8 +12,8 @@ from drivers.base import Emit
 from gated import control
 from gated.control import Answer, Code, Peer, Refused, Request
 from gated.control_views import FingerLine
+from gated.daemon.cachewatch import CacheWatch
 from gated.daemon.clock import Clock
-from gated.daemon.lookup import LookUp
 from gated.daemon.status import Status
 from gated.lane import commands as cmd
 from gated.lane import events as ev
@@ -45,14 +45,14 @@ class Requests:
         emit: Emit,
         clock: Clock,
         status: Status,
-        look_up: LookUp,
+        cache: CacheWatch,
         authority: Authority,
         refused: Callable[[str, str], None],
         record: Callable[[str, float], Awaitable[dict[str, Any]]],
         test_fingers: Callable[[float], AsyncIterator[FingerLine]],
         stop: Callable[[], None],
     ) -> None:
-        self._emit, self._clock, self._status, self._look_up = emit, clock, status, look_up
+        self._emit, self._clock, self._status, self._cache = emit, clock, status, cache
         self._authority = authority
         self._refused, self._record, self._test_fingers, self._stop = refused, record, test_fingers, stop
         self._seen = Seen()
@@ -93,7 +93,10 @@ class Requests:
             case control.RelayOrder():
                 return await self._relayed(request)
             case control.ShowCache():
-                return self._cache()
+                return self._cache.view()
+            case control.SyncTold():
+                self._cache.told(request)
+                return {}
             case control.RecordDevices(device, seconds):
                 self._serviced("recording")
                 return await self._record(device, seconds)
@@ -170,21 +173,6 @@ class Requests:
             raise Refused(Code.REFUSED, why)
         log.info("fingerprint reader is tested", user=peer.name, seconds=seconds)
         return self._test_fingers(seconds)
-
-    def _cache(self) -> Answer:
-        cache = self._look_up.cache
-        if cache is None:
-            raise Refused(Code.REFUSED, "no enrolment cache is open: HQ has not published one, or it cannot be read")
-        note = cache.note
-        age_s = (self._clock.now().utc - note.built).total_seconds()
-        return {
-            "generation": note.generation,
-            "epoch": note.epoch,
-            "built": note.built.isoformat(timespec="seconds"),
-            "age_s": round(age_s),
-            "rows": note.rows,
-            "file": cache.path.name,
-        }
 
 
 def _named(by: str, peer: Peer) -> str:

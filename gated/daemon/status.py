@@ -18,7 +18,8 @@ WATCH_EVERY_S = 0.1
 
 
 class Status:
-    """Follows the lane's commands. `devices`: the state of each by name; `pending`: records by stream."""
+    """Follows the lane's commands. `devices`: the state of each by name; `pending`: records by stream;
+    `cache`: what the age of each partition is called."""
 
     def __init__(
         self,
@@ -28,9 +29,10 @@ class Status:
         boot: str,
         devices: Callable[[], Mapping[str, str]],
         pending: Callable[[], Mapping[str, int]],
+        cache: Callable[[], Mapping[str, str]],
     ) -> None:
         self._lane, self._name, self._site, self._boot = lane, name, site, boot
-        self._devices, self._pending = devices, pending
+        self._devices, self._pending, self._cache = devices, pending, cache
         self._alarms: deque[AlarmView] = deque(maxlen=ALARMS_SHOWN)
         self.counters: Counter[str] = Counter()
         self._state = lane.state
@@ -84,6 +86,7 @@ class Status:
             "devices": dict(self._devices()),
             "uplink": "up" if gate.uplink else "down",
             "outbox": dict(self._pending()),
+            "cache": dict(self._cache()),
             "counters": dict(self.counters),
             "last_alarms": list(self._alarms),
             "service": lane.service_by,

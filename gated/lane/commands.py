@@ -82,6 +82,10 @@ class AlarmCode(Enum):
     CLOCK_STEPPED = "clock_stepped"
     UNSETTLED = "unsettled"
     STRANGER_INSIDE = "stranger_inside"
+    CACHE_AGED = "cache_aged"
+    """The shell's: a partition of the cache is late, stale or expired."""
+    SYNC_REFUSED = "sync_refused"
+    """The shell's: something that was fetched for the cache is not what HQ signed, or cannot be used."""
 
 
 class Outcome(Enum):

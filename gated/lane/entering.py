@@ -63,12 +63,12 @@ def check_chip(lane: Core, event: ev.ChipRead, now: Now) -> None:
 
 def check_found(lane: Core, event: ev.RecordFound, now: Now) -> None:
     reader = Device.FINGERPRINT in lane.devices - lane.gate.lost
-    lane.note(traveller=event.traveller, document_flags=event.document_flags, finger_reader=reader)
+    lane.note(traveller=event.traveller, document_flags=event.document_flags, cache=event.cache, finger_reader=reader)
     _checked(lane, now)
 
 
 def check_no_record(lane: Core, event: ev.NoRecord, now: Now) -> None:
-    lane.note(document_flags=event.document_flags)
+    lane.note(document_flags=event.document_flags, cache=event.cache)
     refuse(lane, "holder_is_enrolled", now)
 
 

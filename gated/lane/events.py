@@ -238,11 +238,23 @@ class ChipRead(Ticketed):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheStand:
+    """How far the cache had come when it answered: the last change of each partition, and when HQ last said that
+    this was all."""
+
+    people_serial: int
+    people_as_of: datetime
+    control_serial: int
+    control_as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RecordFound(Ticketed):
     """The cache knows the holder. `document_flags` are what it knows of the document (W8)."""
 
     traveller: Traveller = personal()
     document_flags: frozenset[str] = personal(frozenset())
+    cache: CacheStand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +262,7 @@ class NoRecord(Ticketed):
     """The cache does not know the holder. `document_flags` are what it knows of the document (W8)."""
 
     document_flags: frozenset[str] = personal()
+    cache: CacheStand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +278,7 @@ class FlagsRead(Ticketed):
 
     flags: frozenset[str] = personal()
     document_flags: frozenset[str] = personal(frozenset())
+    cache: CacheStand | None = None
 
 
 # -- biometrics: conclusions only -----------------------------------------------------------------------------

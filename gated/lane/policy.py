@@ -4,7 +4,7 @@ No I/O, no clock: the day of use comes with the evidence. A predicate answers wh
 one that is not gives the verdict its reason, which is for the officer and the record and never for the passenger."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import Enum
 from itertools import combinations
@@ -13,7 +13,8 @@ from typing import Any
 
 from gated.icao.check import Check
 from gated.icao.mrz import Document
-from gated.lane.events import ChipRead, FaceCompared, FingerCompared, Traveller, personal
+from gated.lane.events import CacheStand, ChipRead, FaceCompared, FingerCompared, Traveller, personal
+from gated.lane.freshness import Ages, Freshness, of_stand
 
 
 class Decision(Enum):
@@ -46,6 +47,8 @@ class Evidence:
     traveller: Traveller | None = personal(None)
     document_flags: frozenset[str] = personal(frozenset())
     flags: frozenset[str] = personal(frozenset())
+    cache: CacheStand | None = None
+    """How far the cache had come that traveller and flags were read from."""
     chip: ChipRead | None = None
     face: FaceCompared | None = None
     finger_reader: bool = False
@@ -80,6 +83,8 @@ class Category:
     """A weak face counts where a finger matches (L3): one between the two thresholds, never a wrong one."""
     may_miss: frozenset[str] = frozenset()
     """Evidence that may be missing for a grant: chip, face_pad, finger_pad."""
+    cache_until: Freshness = Freshness.EXPIRED
+    """The oldest cache by which this category passes: EXPIRED says by any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +96,15 @@ class Rules:
     categories: Mapping[str, Category]
     fingers_alone: int = 2
     """So many different fingers must match where no face could be enrolled (L3, E4)."""
+    freshness: Mapping[str, Ages] = field(default_factory=dict)
+    """What the age of each partition of the cache is called; of one that is not named no age is asked."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.fingers_alone <= 10:
             raise ValueError(f"fingers_alone is 1 to 10, not {self.fingers_alone}")
         unknown = {m for c in self.categories.values() for m in c.may_miss} - EVIDENCE_THAT_MAY_BE_MISSING
+        if foreign := self.freshness.keys() - PARTITIONS:
+            raise ValueError(f"freshness knows {sorted(PARTITIONS)}, not {sorted(foreign)}")
         if unknown:
             raise ValueError(f"may_miss knows {sorted(EVIDENCE_THAT_MAY_BE_MISSING)}, not {sorted(unknown)}")
         if self.age_years_min < 0:
@@ -104,6 +113,7 @@ class Rules:
             raise ValueError("a policy without categories lets nobody pass")
 
 
+PARTITIONS = frozenset({"people", "control"})
 EVIDENCE_THAT_MAY_BE_MISSING = frozenset({"chip", "face_pad", "finger_pad"})
 TRIES_A_FINGER = 2
 """A finger that did not match twice is another one; more tries would only help somebody who guesses."""
@@ -133,6 +143,13 @@ def holder_is_enrolled(e: Evidence, _: Rules) -> bool:
 def category_is_known(e: Evidence, rules: Rules) -> bool:
     """W1-W5: the policy names this category of traveller."""
     return e.traveller is not None and e.traveller.category in rules.categories
+
+
+def cache_is_recent_enough(e: Evidence, rules: Rules) -> bool:
+    """L9, W7: offline the lane goes on, with each category as long as the policy lets the cache's age be."""
+    if e.traveller is None:
+        return False
+    return of_stand(rules.freshness, e.cache, e.opened).rank <= rules.categories[e.traveller.category].cache_until.rank
 
 
 def document_fits_category(e: Evidence, rules: Rules) -> bool:
@@ -258,6 +275,7 @@ BEFORE_ENTRY: tuple[Rule, ...] = (
     document_in_force,
     holder_is_enrolled,
     category_is_known,
+    cache_is_recent_enough,
     document_fits_category,
     old_enough,
     enrolment_is_usable,

@@ -109,7 +109,8 @@ def inside_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
 
 def confirm_flags(lane: Core, event: ev.FlagsRead, now: Now) -> None:
     """The last word: everything is known, and the controls are seconds old."""
-    lane.note(flags=event.flags, document_flags=lane.guest.evidence.document_flags | event.document_flags)
+    document_flags = lane.guest.evidence.document_flags | event.document_flags
+    lane.note(flags=event.flags, document_flags=document_flags, cache=event.cache)
     verdict = policy.judge(lane.guest.evidence, lane.rules)
     if verdict.decision is not Decision.GRANT:
         _refer_late(lane, verdict.reason, now)

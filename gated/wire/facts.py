@@ -138,6 +138,12 @@ class VerdictReached(Ticketed):
     fmr: float | None = None
     """The rate at which somebody else would have matched alike, all tries counted; None: nothing matched."""
     holder: Holder | None = personal(None)
+    people_serial: int | None = None
+    """The last change of the cache's people that the decision knew of; None: the cache was not asked."""
+    control_serial: int | None = None
+    """And of its controls."""
+    cache: str | None = limited(CODE_MAX, None)
+    """fresh, late, stale or expired: the cache's age by the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,23 @@ class DeviceChanged(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheMoved(Fact):
+    """A partition of the lane's cache: how far it has come, and what its age is called now. Told when a generation,
+    an epoch or the name of its age changes, and every hour."""
+
+    stream = STATE
+
+    partition: str = field(metadata=CODE)
+    generation: int
+    epoch: int
+    serial: int
+    as_of: datetime
+    """When HQ last said that this is all."""
+    freshness: str = field(metadata=CODE)
+    """fresh, late, stale, expired."""
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One thing that has a version: the daemon, the policy, a model, the configuration, the cache."""
 
@@ -257,6 +280,7 @@ FACTS: Final[Mapping[str, type[Any]]] = kinds(
     OrderAnswered,
     LaneChanged,
     DeviceChanged,
+    CacheMoved,
     LaneBooted,
     RecordsDropped,
 )

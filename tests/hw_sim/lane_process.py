@@ -12,7 +12,7 @@ from typing import Any
 from drivers.links.pins import GpiozeroLink
 from gated.config import ConfigError, load
 from gated.daemon import links as daemon_links
-from gated.daemon.app import main
+from gated.daemon.process import main
 from tests.hw_sim import glasses
 from tests.hw_sim.gatesim import SocketPins
 

@@ -62,6 +62,7 @@ weak = "fmr_1e-2"
 dir = "."
 [keys]
 cache = "cache.key"
+cache_on_disk = true
 journal = "journal.key"
 hq_public = "hq.pub"
 orders_public = "orders.pub"

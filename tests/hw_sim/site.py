@@ -197,6 +197,7 @@ dir = "store"
 
 [keys]
 cache = "keys/cache.key"
+cache_on_disk = true
 journal = "keys/journal.key"
 hq_public = "keys/hq.pub"
 orders_public = "keys/orders.pub"
