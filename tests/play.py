@@ -12,6 +12,7 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now, Traveller
+from gated.lane.freshness import Ages, Freshness
 from gated.lane.machine import Lane
 from gated.lane.policy import Category, Rules
 from gated.lane.settings import Timing, Topology
@@ -27,8 +28,10 @@ RULES = Rules(
         "supported": Category(frozenset({"P"}), weak_face=True, may_miss=MAY_MISS),
         "spouse": Category(frozenset({"P"}), finger=True, may_miss=MAY_MISS),
         "strict": Category(frozenset({"P"})),
+        "current": Category(frozenset({"P"}), cache_until=Freshness.LATE),
         "strict_spouse": Category(frozenset({"P"}), finger=True, may_miss=frozenset({"chip", "face_pad"})),
     },
+    freshness={"people": Ages(600, 3600, 86400), "control": Ages(300, 1800, 86400)},
 )
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 THRESHOLD = 0.412

@@ -1,13 +1,13 @@
 """Every rule of the policy at its boundary: evidence that grants, and the one change that does not any more."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from gated.icao.check import Check
-from gated.lane.events import ChipRead, FaceCompared, FingerCompared
+from gated.lane.events import CacheStand, ChipRead, FaceCompared, FingerCompared
 from gated.lane.policy import Decision, Evidence, judge, next_finger, refusal, stated_fmr
 from tests.play import DOCUMENT, RULES, START, THRESHOLD, TRAVELLER, WEAK
 
@@ -41,6 +41,12 @@ BOTH = replace(
 """A category that demands face and finger."""
 SUPPORTED = replace(BOTH, traveller=replace(TRAVELLER, category="supported", fingers=INDEX), face=WEAK_FACE)
 """A weak face that a finger supports."""
+CURRENT = replace(
+    STRICT,
+    traveller=replace(TRAVELLER, category="current"),
+    cache=CacheStand(7, START - timedelta(seconds=3599), 8, START - timedelta(seconds=1799)),
+)
+"""A category that a stale cache does not let pass, at the last second before it is stale."""
 FINGERS_ALONE = replace(
     BOTH, traveller=replace(TRAVELLER, face=False, fingers=INDEX), face=None, fingers=(FINGER, LEFT)
 )
@@ -53,14 +59,20 @@ def of(evidence: Evidence, **change: Any) -> Evidence:
     return replace(evidence, traveller=replace(evidence.traveller, **change))
 
 
+def stood(**change: Any) -> CacheStand:
+    """The stand of `CURRENT` with another one."""
+    assert CURRENT.cache is not None
+    return replace(CURRENT.cache, **change)
+
+
 def chip(access: Check, authentic: Check, not_cloned: Check = GOOD) -> ChipRead:
     return ChipRead(1, 1, access, authentic, not_cloned)
 
 
 @pytest.mark.parametrize(
     "evidence",
-    [STRICT, LENIENT, BOTH, SUPPORTED, FINGERS_ALONE],
-    ids=["strict", "lenient", "both", "supported", "fingers"],
+    [STRICT, LENIENT, BOTH, SUPPORTED, FINGERS_ALONE, CURRENT],
+    ids=["strict", "lenient", "both", "supported", "fingers", "current"],
 )
 def test_a_grant_at_every_limit(evidence: Evidence) -> None:
     assert judge(evidence, RULES).decision is Decision.GRANT
@@ -74,6 +86,13 @@ REFERRED: dict[str, list[tuple[str, Evidence]]] = {
     ],
     "holder_is_enrolled": [("nobody", replace(STRICT, traveller=None))],
     "category_is_known": [("unheard of", of(STRICT, category="unheard_of"))],
+    "cache_is_recent_enough": [
+        ("people an hour old", replace(CURRENT, cache=stood(people_as_of=START - timedelta(seconds=3600)))),
+        ("controls half an hour old", replace(CURRENT, cache=stood(control_as_of=START - timedelta(seconds=1800)))),
+        ("expired", replace(CURRENT, cache=stood(people_as_of=START - timedelta(days=40)))),
+        ("from a day to come", replace(CURRENT, cache=stood(control_as_of=START + timedelta(days=1)))),
+        ("of no known age", replace(CURRENT, cache=None)),
+    ],
     "document_fits_category": [("identity card", replace(STRICT, document=replace(DOCUMENT, code="I")))],
     "old_enough": [
         ("the eve of the birthday", of(STRICT, birth=date(2016, 11, 21))),

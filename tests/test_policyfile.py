@@ -6,6 +6,7 @@ import pytest
 
 from gated.config import ConfigError
 from gated.daemon.policyfile import load_rules
+from gated.lane.freshness import Ages, Freshness
 from gated.lane.policy import Category
 
 GOOD = """version = "test-1"
@@ -18,6 +19,12 @@ may_miss = ["chip", "face_pad"]
 [categories.resident]
 documents = ["I", "AR"]
 finger = true
+cache_until = "late"
+
+[freshness.people]
+late_s = 900
+stale_s = 86400
+expired_s = 2592000
 """
 SHIPPED = sorted((Path(__file__).resolve().parents[1] / "config" / "policy").glob("*.toml"))
 
@@ -29,7 +36,9 @@ def test_a_policy_is_what_its_file_says(tmp_path: Path) -> None:
     assert (rules.version, rules.age_years_min) == ("test-1", 10)
     national, resident = rules.categories["national"], rules.categories["resident"]
     assert national == Category(frozenset({"P"}), finger=False, may_miss=frozenset({"chip", "face_pad"}))
-    assert resident == Category(frozenset({"I", "AR"}), finger=True, may_miss=frozenset())
+    assert resident == Category(frozenset({"I", "AR"}), finger=True, may_miss=frozenset(), cache_until=Freshness.LATE)
+    assert national.cache_until is Freshness.EXPIRED
+    assert rules.freshness == {"people": Ages(900, 86400, 2592000)}
     assert list(rules.categories) == ["national", "resident"]
 
 
@@ -71,6 +80,9 @@ def test_the_shipped_policies_are_there() -> None:
             "fingers = true",
             r"policy\.toml:10: \[categories\] resident\.fingers: is not a known option",
         ),
+        ('"late"', '"old"', r"policy\.toml:11: \[categories\] resident\.cache_until: "),
+        ("[freshness.people]", "[freshness.permits]", r"freshness knows \['control', 'people'\], not \['permits'\]"),
+        ("stale_s = 86400", "stale_s = 8", r"policy\.toml:1[345]: \[freshness\] people.*in this order"),
         ("[categories.resident]", "[categories.resident", r"policy\.toml:8: "),
         (GOOD[GOOD.index("[") :], "[categories]\n", r"policy\.toml.*categories"),
     ],
