@@ -9,41 +9,79 @@ Roles and what each may sign (docs/trust.md):
 * `snapshot`, `timestamp`: online.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
+import structlog
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 
-class RepositoryFault(Exception):
-    """The repository cannot do this. The text says why and what to do; never a key."""
+from gated.hq.metadata import (
+    DELEGATED,
+    TOP,
+    State,
+    holds,
+    make_folder,
+    read_roots,
+    read_state,
+    sync,
+    tidy,
+    write,
+)
+from gated.hq.signers import RepositoryFault, Signers, public_key
+from gated.hq.signing import USUAL, Lifetimes, Signing, check_apart, enough, lacks, names, set_keys
+from gated.wire.bundle import target_path, tip_message
 
+__all__ = ("Lifetimes", "Repository", "RepositoryFault", "RoleState", "Signers")
 
-class Signers:
-    """The private keys at hand: Ed25519, 32 raw bytes a file, readable by their owner alone."""
-
-    @classmethod
-    def of(cls, files: Sequence[Path]) -> "Signers":
-        """Raises `RepositoryFault`."""
-        raise NotImplementedError
+ONLINE: Final = "online"
+"""Not a role: every role that the online key signs for, rotated in one go."""
+_PATH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}")
+_HASHES: Final = ["sha256"]
+_BUSY_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lifetimes:
-    """How long what is signed holds, in seconds."""
+class RoleState:
+    """One role as it stands."""
 
-    root_s: int = 365 * 86400
-    targets_s: int = 180 * 86400
-    partition_s: int = 14 * 86400
-    snapshot_s: int = 14 * 86400
-    timestamp_s: int = 86400
+    role: str
+    version: int
+    expires: datetime
+    threshold: int
+    keys: tuple[str, ...]
+    """Key ids."""
+    signed_by: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    """What it has signed, by path."""
 
 
 class Repository:
     """The repository in `folder` (`metadata/`, `targets/`; the publisher adds `data/`). One writer at a time."""
 
-    def __init__(self, folder: Path, lifetimes: Lifetimes = Lifetimes()) -> None:
-        raise NotImplementedError
+    def __init__(self, folder: Path, lifetimes: Lifetimes = USUAL) -> None:
+        """Raises `RepositoryFault` where there is none."""
+        self.folder, self.lifetimes = folder, lifetimes
+        self._metadata, self._targets = folder / "metadata", folder / "targets"
+        if not (self._metadata / "timestamp.json").exists():
+            raise RepositoryFault(f"{folder}: there is no signed repository; gated-hq repo init makes one")
 
     @classmethod
     def create(
@@ -57,38 +95,248 @@ class Repository:
         online: bytes,
         lift: bytes,
         now: datetime,
-        lifetimes: Lifetimes = Lifetimes(),
+        lifetimes: Lifetimes = USUAL,
     ) -> "Repository":
         """A new one. The keys are public ones (Ed25519, 32 bytes raw). Raises `RepositoryFault`."""
-        raise NotImplementedError
+        made = cls.__new__(cls)
+        made.folder, made.lifetimes = folder, lifetimes
+        made._metadata, made._targets = folder / "metadata", folder / "targets"
+        if (made._metadata / "timestamp.json").exists():
+            raise RepositoryFault(f"{folder} has a signed repository already; nothing was changed")
+        if len({*root, *targets, online, lift}) < len(root) + len(targets) + 2:
+            raise RepositoryFault("the same key is given twice: root, targets, online and lift each have their own")
+        first = Root(expires=now)
+        for role, keys, threshold in (
+            ("root", root, root_threshold),
+            ("targets", targets, 1),
+            ("snapshot", (online,), 1),
+            ("timestamp", (online,), 1),
+        ):
+            set_keys(first, role, (), keys, threshold)
+        delegations = Delegations(
+            {}, {role: DelegatedRole(role, [], 1, True, [pattern]) for role, pattern in DELEGATED.items()}
+        )
+        top = Targets(expires=now, delegations=delegations)
+        set_keys(top, "people", (), (online,), 1)
+        set_keys(top, "control", (), (online,), 1)
+        set_keys(top, "control-base", (), (online, lift), 2)
+        state = State(
+            Metadata(first),
+            Metadata(Timestamp(expires=now)),
+            Metadata(Snapshot(expires=now)),
+            {"targets": Metadata(top), **{role: Metadata(Targets(expires=now)) for role in DELEGATED}},
+        )
+        for _, metadata in state.by_role():
+            metadata.signed.version = 0
+        for each in (made._metadata, made._targets):
+            make_folder(each)
+        with made._locked():
+            made._publish(state, set(state.targets), {}, signers, now, state.root)
+        return made
+
+    # -- looking -----------------------------------------------------------------------------------------------------
 
     @property
     def root(self) -> bytes:
         """The newest root.json: what a lane is installed with."""
-        raise NotImplementedError
+        last = read_roots(self._metadata)[-1].version
+        return (self._metadata / f"{last}.root.json").read_bytes()
 
     def target(self, path: str) -> bytes | None:
-        """A target as it was last put."""
-        raise NotImplementedError
-
-    def put(self, targets: Mapping[str, bytes | None], signers: Signers, now: datetime) -> int:
-        """Put (None: take away) targets, sign the roles that own them, snapshot and timestamp: lanes see all of it or
-        nothing. With no targets: sign snapshot and timestamp anew. The timestamp's version.
-
-        Raises `RepositoryFault`, changing nothing, where a key that is needed is not among `signers`."""
-        raise NotImplementedError
+        """A target as it was last put. Raises `RepositoryFault` where its file is not what was signed."""
+        state = self._state()
+        file = state.targets[state.owner(path)].signed.targets.get(path)
+        if file is None:
+            return None
+        place = self._targets / file.get_prefixed_paths()[0]
+        try:
+            data = place.read_bytes()
+            file.verify_length_and_hashes(data)
+        except (OSError, ValueError) as bad:
+            raise RepositoryFault(f"{place}: {bad}: put {path} again") from None
+        return data
 
     def can(self, path: str, signers: Signers) -> bool:
         """Whether these keys are enough to put this target."""
-        raise NotImplementedError
+        state = self._state()
+        return all(
+            enough(state.delegator(role), role, signers) for role in (state.owner(path), "snapshot", "timestamp")
+        )
+
+    def roles(self) -> tuple[RoleState, ...]:
+        """Every role as it stands, from root down. Raises `RepositoryFault`."""
+        state = self._state()
+        found = []
+        for role, metadata in state.by_role():
+            named = state.delegator(role).get_delegated_role(role)
+            signed = metadata.signed
+            found.append(
+                RoleState(
+                    role,
+                    signed.version,
+                    signed.expires,
+                    named.threshold,
+                    tuple(named.keyids),
+                    tuple(keyid for keyid in named.keyids if keyid in metadata.signatures),
+                    tuple(sorted(signed.targets)) if isinstance(signed, Targets) else (),
+                )
+            )
+        return tuple(found)
 
     def sign_tip(self, partition: str, tip: bytes, signers: Signers) -> tuple[str, bytes]:
         """(key id, signature) of `bundle.tip_message(tip)` by the role that signs the partition's head."""
-        raise NotImplementedError
+        state = self._state()
+        role = state.owner(target_path(partition, "head"))
+        named = state.delegator(role).get_delegated_role(role)
+        for keyid in named.keyids:
+            if keyid in signers:
+                return keyid, bytes.fromhex(signers[keyid].sign(tip_message(tip)).signature)
+        raise RepositoryFault(lacks(state.delegator(role), role, signers))
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def put(self, targets: Mapping[str, bytes | None], signers: Signers, now: datetime) -> int:
+        """Put (None: take away) targets, sign the roles that own them, snapshot and timestamp: lanes see all of it or
+        nothing. The timestamp is signed anew in any case, and so is what has lived two thirds of its life, where its
+        keys are at hand. The timestamp's version.
+
+        Raises `RepositoryFault`, changing nothing, where a key that is needed is not among `signers`."""
+        for path in targets:
+            if not _PATH.fullmatch(path):
+                raise RepositoryFault(
+                    f"{path[:80]!r} cannot be a target: names of letters, digits, '.', '_', '-', with /"
+                )
+        with self._locked():
+            state = self._state()
+            changed: set[str] = set()
+            files: dict[str, bytes] = {}
+            for path, data in targets.items():
+                role = state.owner(path)
+                listed = state.targets[role].signed.targets
+                was = listed.pop(path, None)
+                if data is not None:
+                    listed[path] = TargetFile.from_data(path, data, _HASHES)
+                    files[listed[path].get_prefixed_paths()[0]] = data
+                if was != listed.get(path):
+                    changed.add(role)
+            return self._publish(state, changed, files, signers, now)
 
     def rotate(
         self, role: str, old: Sequence[bytes], new: Sequence[bytes], threshold: int, signers: Signers, now: datetime
     ) -> None:
         """Other keys for a role; `signers` hold root's keys (and for root the new ones too), and whatever else has to
-        be signed anew. Delegated roles are rotated by the targets role."""
-        raise NotImplementedError
+        be signed anew. Delegated roles are rotated by the targets role. `online`: every role that the old online key
+        signs for, at once.
+
+        Where the old keys are at hand too, both sign what lies between: then no client refuses anything meanwhile."""
+        with self._locked():
+            state = self._state()
+            out = {public_key(raw).keyid for raw in old}
+            top = [each for each in TOP if each == role or (role == ONLINE and names(state, each) & out)]
+            below = [each for each in DELEGATED if each == role or (role == ONLINE and names(state, each) & out)]
+            if not top and not below:
+                known = ", ".join((*TOP, *DELEGATED, ONLINE))
+                raise RepositoryFault(f"no role {role!r} has these keys; the roles are {known}")
+            if role != ONLINE and not out <= names(state, role):
+                raise RepositoryFault(f"{role} has no such key as the one to be taken away; see gated-hq repo status")
+            next_root = Metadata(Root.from_dict(state.root.signed.to_dict())) if top else None
+            if next_root:
+                for each in top:
+                    set_keys(next_root.signed, each, old, new, threshold)
+            for each in below:
+                keep = role == ONLINE and each == "control-base"
+                named = state.delegator(each).get_delegated_role(each)
+                set_keys(state.targets["targets"].signed, each, old, new, named.threshold if keep else threshold)
+            check_apart(state, next_root.signed if next_root else state.root.signed)
+            self._publish(state, {"targets"} if below else set(), {}, signers, now, next_root)
+
+    def _publish(
+        self,
+        state: State,
+        changed: set[str],
+        files: Mapping[str, bytes],
+        signers: Signers,
+        now: datetime,
+        next_root: Metadata[Root] | None = None,
+    ) -> int:
+        """Sign what changed, what is due and what its keys no longer vouch for; write it; show it. The version of the
+        timestamp. Nothing is written before everything is signed."""
+        was_root = state.root.signed
+        if next_root is None and self._due("root", was_root.expires, now) and enough(was_root, "root", signers):
+            next_root = Metadata(Root.from_dict(was_root.to_dict()))
+        root = next_root.signed if next_root else was_root
+        signing = Signing(state, root, signers, now, self.lifetimes)
+        written: dict[str, bytes] = {}
+        for role, metadata in state.targets.items():
+            named_by = state.delegator(role, root)
+            old = role not in changed and holds(named_by, role, metadata)
+            if old and not (self._due(role, metadata.signed.expires, now) and enough(named_by, role, signers)):
+                continue
+            data = signing.sign(role, metadata)
+            written[f"{metadata.signed.version}.{role}.json"] = data
+            state.snapshot.signed.meta[f"{role}.json"] = MetaFile.from_data(metadata.signed.version, data, _HASHES)
+        snapshot = state.snapshot
+        if written or not holds(root, "snapshot", snapshot) or self._due("snapshot", snapshot.signed.expires, now):
+            data = signing.sign("snapshot", snapshot)
+            written[f"{snapshot.signed.version}.snapshot.json"] = data
+            state.timestamp.signed.snapshot_meta = MetaFile.from_data(snapshot.signed.version, data, _HASHES)
+        shown = {"timestamp.json": signing.sign("timestamp", state.timestamp)}
+        if next_root is not None:
+            data = signing.sign("root", next_root)
+            new = {f"{root.version}.root.json": data}
+            # both orders end alike; in between, one of them may be refused by clients for a moment
+            shown = {**shown, **new} if signing.bridged() else {**new, **shown}
+            state.root = next_root
+        self._write(files, written, shown)
+        try:
+            tidy(self._metadata, self._targets, state)
+        except (OSError, RepositoryFault) as bad:
+            structlog.get_logger().warning("old metadata stay", why=str(bad))
+        return state.timestamp.signed.version
+
+    def _write(self, files: Mapping[str, bytes], written: Mapping[str, bytes], shown: Mapping[str, bytes]) -> None:
+        """Target files, then metadata that nobody asks for yet, then what shows them: each durable before the next."""
+        try:
+            for name, data in files.items():
+                path = self._targets / name
+                make_folder(path.parent)
+                if not path.exists() or path.read_bytes() != data:
+                    write(path, data)
+                    sync(path.parent)
+            for name, data in written.items():
+                write(self._metadata / name, data)
+            sync(self._metadata)
+            for name, data in shown.items():
+                write(self._metadata / name, data)
+                sync(self._metadata)
+        except OSError as bad:
+            why = (bad.strerror or "cannot be written").lower()
+            raise RepositoryFault(f"{bad.filename or self.folder}: {why}; lanes go on with what was there") from None
+
+    def _due(self, role: str, expires: datetime, now: datetime) -> bool:
+        return expires - now < self.lifetimes.of(role) / 3
+
+    def _state(self) -> State:
+        return read_state(self._metadata)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time, over processes; the lock goes with its process. Raises `RepositoryFault`."""
+        path = self.folder / ".lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as bad:
+            raise RepositoryFault(f"{path}: {(bad.strerror or 'cannot be written').lower()}") from None
+        try:
+            give_up = time.monotonic() + _BUSY_S
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        raise RepositoryFault(f"{path}: another process is writing; try again") from None
+                    time.sleep(0.02)
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,108 @@
+"""One act of signing: which keys must sign, which are at hand, and which may never stand together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from tuf.api.metadata import Metadata, Root, Targets
+
+from gated.hq.metadata import DELEGATED, TOP, State, holds
+from gated.hq.signers import RepositoryFault, Signers, public_key
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long what is signed holds, in seconds."""
+
+    root_s: int = 365 * 86400
+    targets_s: int = 180 * 86400
+    partition_s: int = 14 * 86400
+    snapshot_s: int = 14 * 86400
+    timestamp_s: int = 86400
+
+    def of(self, role: str) -> timedelta:
+        """How long what this role signs holds."""
+        seconds = {"root": self.root_s, "targets": self.targets_s, "snapshot": self.snapshot_s}
+        seconds["timestamp"] = self.timestamp_s
+        return timedelta(seconds=seconds.get(role, self.partition_s))
+
+
+USUAL: Final = Lifetimes()
+
+
+class Signing:
+    """One act of signing: with the keys that `root` names, and where another root was there before, with its too."""
+
+    def __init__(self, state: State, root: Root, signers: Signers, now: datetime, lifetimes: Lifetimes) -> None:
+        self._state, self._root, self._signers = state, root, signers
+        self._before = state.root.signed
+        self._now, self._lifetimes = now.astimezone(UTC).replace(microsecond=0), lifetimes
+
+    def sign(self, role: str, metadata: Metadata[Any]) -> bytes:
+        """The next version of what a role signs. Raises `RepositoryFault` where too few keys are at hand."""
+        named_by = self._state.delegator(role, self._root)
+        before = [self._before] if role in TOP else []
+        metadata.signed.version += 1
+        metadata.signed.expires = self._now + self._lifetimes.of(role)
+        metadata.signatures.clear()
+        keyids = [keyid for each in (named_by, *before) for keyid in each.get_delegated_role(role).keyids]
+        for keyid in dict.fromkeys(keyids):
+            if keyid in self._signers:
+                metadata.sign(self._signers[keyid], append=True)
+        for each in (named_by, *(before if role == "root" else ())):
+            if not holds(each, role, metadata):
+                raise RepositoryFault(lacks(each, role, self._signers))
+        return metadata.to_bytes()
+
+    def bridged(self) -> bool:
+        """Whether a client that knows the former root alone takes this state too."""
+        state = self._state
+        top = (("timestamp", state.timestamp), ("snapshot", state.snapshot), ("targets", state.targets["targets"]))
+        return all(holds(self._before, role, metadata) for role, metadata in top)
+
+
+def names(state: State, role: str) -> set[str]:
+    return set(state.delegator(role).get_delegated_role(role).keyids)
+
+
+def enough(delegator: Root | Targets, role: str, signers: Signers) -> bool:
+    named = delegator.get_delegated_role(role)
+    return sum(keyid in signers for keyid in named.keyids) >= named.threshold
+
+
+def lacks(delegator: Root | Targets, role: str, signers: Signers) -> str:
+    named = delegator.get_delegated_role(role)
+    here = [keyid[:8] for keyid in named.keyids if keyid in signers]
+    away = [keyid[:8] for keyid in named.keyids if keyid not in signers]
+    return (
+        f"{role}: {named.threshold} of its {len(named.keyids)} keys must sign, at hand: {', '.join(here) or 'none'};"
+        f" not at hand: {', '.join(away)} (gated-hq repo status says whose). Nothing was changed"
+    )
+
+
+def set_keys(delegator: Root | Targets, role: str, old: Sequence[bytes], new: Sequence[bytes], threshold: int) -> None:
+    """Take the old keys of a role away where it has them, add the new ones. Raises `RepositoryFault`."""
+    named = delegator.get_delegated_role(role)
+    for raw in old:
+        keyid = public_key(raw).keyid
+        if keyid in named.keyids:
+            delegator.revoke_key(keyid, role)
+    for raw in new:
+        delegator.add_key(public_key(raw), role)
+    named.threshold = threshold
+    if not 1 <= threshold <= len(named.keyids):
+        raise RepositoryFault(f"{role}: {threshold} of {len(named.keyids)} keys cannot be asked for")
+
+
+def check_apart(state: State, root: Root) -> None:
+    """One thief, one role: raises `RepositoryFault` where keys would stand in roles that must be apart."""
+    keys = {role: set(root.get_delegated_role(role).keyids) for role in TOP}
+    named_by = state.targets["targets"].signed
+    for role in DELEGATED:
+        keys[role] = set(named_by.get_delegated_role(role).keyids)
+    online = keys["timestamp"] | keys["snapshot"] | keys["people"] | keys["control"]
+    if keys["root"] & (keys["targets"] | online | keys["control-base"]) or keys["targets"] & online:
+        raise RepositoryFault("root, targets and online keys must be different ones. Nothing was changed")
+    if len(keys["control-base"] & online) >= named_by.get_delegated_role("control-base").threshold:
+        raise RepositoryFault("control-base must need a key that is not online: it lifts bans. Nothing was changed")
