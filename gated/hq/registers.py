@@ -2,11 +2,15 @@
 
 Thin: enrolments, permits and control flags of the people in it, and the status of documents. Who holds the file
 without the data key learns how many people it has and when each row changed.
+
+Every change goes into a log in the same transaction, so nobody has to compare millions of people to see what is new.
+The log holds of each person and document the newest change alone: whoever reads it from 0 sees everybody once.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,9 +28,12 @@ CREATE TABLE IF NOT EXISTS documents (
     place BLOB PRIMARY KEY, sealed BLOB NOT NULL, changed TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes (n INTEGER PRIMARY KEY, what NOT NULL UNIQUE, urgent INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS urgent_changes ON changes (urgent) WHERE urgent > 0;
 """
-VERSION = 1
-"""Of the rows (`PRAGMA user_version`). 0: people without fingers."""
+"""`changes.what`: a subject, or the place of a document; `urgent`: the number of its last urgent change, 0 for none."""
+VERSION = 2
+"""Of the rows (`PRAGMA user_version`). 0: people without fingers; 1: no log of changes."""
 _PROOF = b"gated register"
 
 
@@ -96,6 +103,16 @@ class PaperStatus:
 KINDS = kinds(Person, PaperStatus)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The newest change of one person (`what` is the subject) or document (`what` is its place in the register)."""
+
+    n: int
+    what: int | bytes
+    urgent: int
+    """The number of its last urgent change; 0: none."""
+
+
 class Register:
     """The register. `data_key`: 32 bytes. One writer at a time. Raises `RegisterFault`, `sqlite3.Error`."""
 
@@ -138,16 +155,27 @@ class Register:
             return
         with self.db.conn as connection:
             connection.execute("BEGIN IMMEDIATE")
-            if self._edition() == VERSION:
-                return  # somebody else was quicker
-            for (subject,) in connection.execute("SELECT subject FROM persons").fetchall():
-                blob = connection.execute("SELECT sealed FROM persons WHERE subject = ?", (subject,)).fetchone()[0]
-                place = str(subject).encode()
-                tree = self._tree(blob, place)
-                tree["Person"]["fingers"] = []
-                renewed = self._sealed(_of_tree(tree), place)
-                connection.execute("UPDATE persons SET sealed = ? WHERE subject = ?", (renewed, subject))
+            found = self._edition()  # somebody else may have been quicker
+            if found < 1:
+                self._give_fingers()
+            if found < 2:
+                connection.execute("DELETE FROM changes")
+                connection.execute("INSERT INTO changes SELECT subject, subject, 0 FROM persons")
+                last = connection.execute("SELECT coalesce(max(n), 0) FROM changes").fetchone()[0]
+                places = connection.execute("SELECT place FROM documents ORDER BY place").fetchall()
+                rows = ((last + at, place, 0) for at, (place,) in enumerate(places, 1))
+                connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
             connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _give_fingers(self) -> None:
+        connection = self.db.conn
+        for (subject,) in connection.execute("SELECT subject FROM persons").fetchall():
+            blob = connection.execute("SELECT sealed FROM persons WHERE subject = ?", (subject,)).fetchone()[0]
+            place = str(subject).encode()
+            tree = self._tree(blob, place)
+            tree["Person"]["fingers"] = []
+            renewed = self._sealed(_of_tree(tree), place)
+            connection.execute("UPDATE persons SET sealed = ? WHERE subject = ?", (renewed, subject))
 
     def _edition(self) -> int:
         return int(self.db.conn.execute("PRAGMA user_version").fetchone()[0])
@@ -156,24 +184,73 @@ class Register:
         """Idempotent."""
         self.db.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All or nothing. The lock comes first: two writers wait for each other, and neither is refused half-way."""
+        connection = self.db.conn
+        if connection.in_transaction:
+            yield
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
     # -- people
 
-    def enrol(self, person: Person) -> Person:
+    def enrol(self, person: Person, *, urgent: bool = False) -> Person:
         """Put a person in, and return them with their subject. Somebody whom the personal number or one of the
         documents finds is the same person: what is new is added, a new face replaces the old, and new fingers replace
-        all old ones (E9)."""
-        with self.db.atomic():
+        all old ones (E9). `urgent`: lanes are to know at once, not at the next interval."""
+        with self._writing():
             known = self._known(person)
             if known is not None:
                 person = _merged(known, person)
             else:
                 last = self.db.conn.execute("SELECT max(subject) FROM persons").fetchone()[0]
                 person = replace(person, subject=(last or 0) + 1)
-            blob = self._sealed(person, str(person.subject).encode())
-            self.db.conn.execute("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)", (person.subject, blob, _now()))
-            for place in self._finders(person):
-                self.db.conn.execute("INSERT OR REPLACE INTO finding VALUES (?, ?)", (place, person.subject))
+            self._keep(person, urgent)
         return person
+
+    def set_papers(self, subject: int, papers: tuple[Paper, ...], *, urgent: bool = False) -> Person:
+        """Exactly these documents lead to the person from now on. Raises `RegisterFault`, also where one of them leads
+        to somebody else."""
+        with self._writing():
+            known = self.person(subject)
+            person = replace(known, papers=papers)
+            for place in self._finders(person):
+                row = self.db.conn.execute("SELECT subject FROM finding WHERE place = ?", (place,)).fetchone()
+                if row is not None and row[0] != subject:
+                    raise RegisterFault("one of the documents leads to somebody else: a person must look")
+            self.db.conn.executemany("DELETE FROM finding WHERE place = ?", ((p,) for p in self._finders(known)))
+            self._keep(person, urgent)
+        return person
+
+    def add_flags(self, subject: int, flags: Set[str], *, urgent: bool = False) -> frozenset[str]:
+        """Control flags in addition to those there are (W7); all of them. Raises `RegisterFault`."""
+        return self._flag(subject, frozenset(flags), frozenset(), urgent)
+
+    def lift_flags(self, subject: int, flags: Set[str] | None = None, *, urgent: bool = False) -> frozenset[str]:
+        """Take these control flags away (None: all); those that are left. Raises `RegisterFault`."""
+        return self._flag(subject, frozenset(), flags, urgent)
+
+    def _flag(self, subject: int, more: frozenset[str], less: Set[str] | None, urgent: bool) -> frozenset[str]:
+        with self._writing():
+            known = self.person(subject)
+            person = replace(known, flags=_changed(known.flags, more, less))
+            if person.flags != known.flags or urgent:
+                self._keep(person, urgent)
+        return person.flags
+
+    def _keep(self, person: Person, urgent: bool) -> None:
+        blob = self._sealed(person, str(person.subject).encode())
+        self.db.conn.execute("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)", (person.subject, blob, _now()))
+        for place in self._finders(person):
+            self.db.conn.execute("INSERT OR REPLACE INTO finding VALUES (?, ?)", (place, person.subject))
+        self._log(person.subject, urgent)
 
     def _known(self, person: Person) -> Person | None:
         subjects = set()
@@ -207,22 +284,74 @@ class Register:
 
     # -- documents
 
-    def set_status(self, status: PaperStatus) -> None:
+    def set_status(self, status: PaperStatus, *, urgent: bool = False) -> None:
         """What is known of a document from now on; no flags: nothing."""
-        place = lookup_key(self._places, "status", status.paper.issuer, status.paper.number)
-        if not status.flags:
-            self.db.conn.execute("DELETE FROM documents WHERE place = ?", (place,))
-            return
-        self.db.conn.execute(
-            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (place, self._sealed(status, place), _now())
-        )
+        with self._writing():
+            # A row without flags stays: whoever reads the log must still learn of which document nothing is known.
+            place = self._status_place(status.paper)
+            row = (place, self._sealed(status, place), _now())
+            self.db.conn.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", row)
+            self._log(place, urgent)
+
+    def add_status(self, paper: Paper, flags: Set[str], *, urgent: bool = False) -> frozenset[str]:
+        """More is known of a document than before (`lost`); all that is."""
+        return self._restate(paper, frozenset(flags), frozenset(), urgent)
+
+    def lift_status(self, paper: Paper, flags: Set[str] | None = None, *, urgent: bool = False) -> frozenset[str]:
+        """This is not so any more (None: nothing is); what is left."""
+        return self._restate(paper, frozenset(), flags, urgent)
+
+    def _restate(self, paper: Paper, more: frozenset[str], less: Set[str] | None, urgent: bool) -> frozenset[str]:
+        with self._writing():
+            place = self._status_place(paper)
+            row = self.db.conn.execute("SELECT 1 FROM documents WHERE place = ?", (place,)).fetchone()
+            known = self.status(place).flags if row else frozenset[str]()
+            flags = _changed(known, more, less)
+            if flags != known or urgent:
+                self.set_status(PaperStatus(paper, flags), urgent=urgent)
+        return flags
+
+    def _status_place(self, paper: Paper) -> bytes:
+        return lookup_key(self._places, "status", paper.issuer, paper.number)
+
+    def status(self, place: bytes) -> PaperStatus:
+        """What is known of the document at a place of the log. Raises `RegisterFault`."""
+        row = self.db.conn.execute("SELECT sealed FROM documents WHERE place = ?", (place,)).fetchone()
+        if row is None:
+            raise RegisterFault("the register has no such document")
+        opened = self._opened(row[0], place)
+        assert isinstance(opened, PaperStatus)
+        return opened
 
     def statuses(self) -> Iterator[PaperStatus]:
         """Every document of which something is known."""
-        for place, blob in self.db.conn.execute("SELECT place, sealed FROM documents ORDER BY place").fetchall():
-            opened = self._opened(blob, place)
-            assert isinstance(opened, PaperStatus)
-            yield opened
+        for (place,) in self.db.conn.execute("SELECT place FROM documents ORDER BY place").fetchall():
+            found = self.status(place)
+            if found.flags:
+                yield found
+
+    # -- the log
+
+    def _log(self, what: int | bytes, urgent: bool) -> None:
+        connection = self.db.conn
+        n = self.newest() + 1
+        before = connection.execute("SELECT urgent FROM changes WHERE what = ?", (what,)).fetchone()
+        last_urgent = n if urgent else before[0] if before else 0
+        connection.execute("INSERT OR REPLACE INTO changes VALUES (?, ?, ?)", (n, what, last_urgent))
+
+    def newest(self, *, urgent: bool = False) -> int:
+        """The number of the newest change, or of the newest urgent one; 0: there was none."""
+        which = "max(urgent) FROM changes WHERE urgent > 0" if urgent else "max(n) FROM changes"
+        return int(self.db.conn.execute(f"SELECT {which}").fetchone()[0] or 0)
+
+    def changes(self, after: int, limit: int, *, urgent: bool = False) -> list[Change]:
+        """The changes after number `after`, oldest first. `urgent`: those alone whose last urgent change is after it,
+        in the order of these."""
+        which = "urgent > ? AND urgent > 0 ORDER BY urgent" if urgent else "n > ? ORDER BY n"
+        rows = self.db.conn.execute(f"SELECT n, what, urgent FROM changes WHERE {which} LIMIT ?", (after, limit))
+        return [Change(*row) for row in rows]
+
+    # -- rows
 
     def _sealed(self, row: Person | PaperStatus, place: bytes) -> bytes:
         return self._rows.seal(padded(encode(row)), place, os.urandom(NONCE_BYTES))
@@ -258,6 +387,10 @@ def _merged(known: Person, new: Person) -> Person:
         flags=new.flags | known.flags,
         enrolled_on=known.enrolled_on,
     )
+
+
+def _changed(known: frozenset[str], more: frozenset[str], less: Set[str] | None) -> frozenset[str]:
+    return (known | more) - (known if less is None else less)
 
 
 def _now() -> str:
