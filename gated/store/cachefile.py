@@ -248,6 +248,11 @@ class CacheFile:
         """HQ's proof of the epoch's key."""
         return read_about(self.path, self._sql, "proof")
 
+    @property
+    def wrapped(self) -> bytes:
+        """The epoch's key, wrapped for this lane."""
+        return read_about(self.path, self._sql, "key")
+
     def apply(self, changes: Iterable[Change], serial: int, chain: bytes, built: datetime, *, may_lift: bool) -> int:
         """One segment (or day) and its serial, in one transaction; how many rows changed. Whatever `changes` raises
         leaves everything as it was. Not `may_lift`: raises `LiftNotSigned` for a tombstone of a row that is there, and

@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gated.config import load
 from gated.hq import keys
-from gated.store.cache import Cache
+from gated.store.cache import Enrolments
+from gated.wire.rows import CONTROL, PEOPLE
 from tests.canaries import Canary, found
 from tests.hw_sim import demo
+from tests.hw_sim.cachefiles import newest
 from tests.hw_sim.gallery import people, show
 from tests.hw_sim.papers import Paper
 from tests.hw_sim.site import Plan
@@ -34,7 +37,9 @@ def canaries_of(folder: Path) -> list[Canary]:
     papers = [enrolment.paper for enrolment in made.enrolments] + [p.paper for p in made.passengers]
     papers += [p.other_paper for p in made.passengers if p.other_paper is not None]
     by_number = {paper.number: paper for paper in papers}
-    cache = Cache(folder / "store" / "cache-1.db", keys.secret(folder / "keys" / "cache.key"))
+    config = load(folder / "lane.toml")
+    lane_private, lane = keys.secret(config.keys.cache), f"{config.lane.site}/{config.lane.id}"
+    cache = Enrolments(*(newest(config.store.dir, partition, lane_private, lane) for partition in (PEOPLE, CONTROL)))
     canaries = []
     try:
         for number, paper in by_number.items():

@@ -22,14 +22,14 @@ from gated.daemon import app as daemon
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Event, Now
-from gated.store.cache import FingerRow, PersonRow
-from gated.store.cachewriter import CacheWriter
 from gated.store.db import LaneDb
 from gated.store.sql import StoreError
 from gated.wire.facts import Fact
 from gated.wire.record import Record
+from gated.wire.rows import PARTITIONS, FingerRow, PersonRow
 from gated.wire.seal import public_of
 from tests.hw_sim import prints
+from tests.hw_sim.cachefiles import CacheFiles
 from tests.hw_sim.cast import Cast
 from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.hands import Glass, Touching
@@ -51,6 +51,8 @@ T = TypeVar("T")
 
 NOON = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
 """When every simulated day begins, for the lane's wall clock."""
+LANE = "sim/sim"
+"""Site and lane, as in `simtoml.CONFIG`."""
 COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03, "finger": 0.1}
 """What inference and disk take of virtual time."""
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
@@ -157,8 +159,10 @@ class VirtualLane:
     def _cache(self, world: World) -> None:
         faces = self.workers.faces
         assert isinstance(faces, RecordedFaces)
-        key = (self.folder / "cache.key").read_bytes()
-        with CacheWriter(self.folder / "cache-1.db", key, generation=1, epoch="1", built=NOON) as writer:
+        lane_private = (self.folder / "cache.key").read_bytes()
+        dice = random.Random(f"epoch keys {self.seed}")
+        epoch_keys = {partition: dice.randbytes(32) for partition in PARTITIONS}
+        with CacheFiles(self.folder, lane_private, LANE, built=NOON, epoch_keys=epoch_keys) as writer:
             for enrolment in world.cast.enrolments:
                 subject, paper = enrolment.person + 1, enrolment.paper
                 writer.put_person(
