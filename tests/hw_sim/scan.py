@@ -38,7 +38,7 @@ def canaries_of(folder: Path) -> list[Canary]:
     papers += [p.other_paper for p in made.passengers if p.other_paper is not None]
     by_number = {paper.number: paper for paper in papers}
     config = load(folder / "lane.toml")
-    lane_private, lane = keys.secret(config.keys.cache), f"{config.lane.site}/{config.lane.id}"
+    lane_private, lane = keys.secret(config.keys.cache), f"{config.identity.site}/{config.identity.id}"
     cache = Enrolments(*(newest(config.store.dir, partition, lane_private, lane) for partition in (PEOPLE, CONTROL)))
     canaries = []
     try:
