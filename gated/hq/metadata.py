@@ -66,10 +66,12 @@ def holds(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> bool
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_state(folder: Path) -> State:
-    """The state that `timestamp.json` names. What an earlier root vouches for counts too (a rotation that was cut
-    short; it is signed anew with the next that is put). Raises `RepositoryFault`."""
-    roots = read_roots(folder)
+def read_state(folder: Path, cut_short: bool = False) -> State:
+    """The state that `timestamp.json` names. `cut_short`: what the root before the newest vouches for counts too, for
+    whoever ends a rotation that was cut short; nobody else builds on keys that were taken away.
+
+    Raises `RepositoryFault`."""
+    roots = read_roots(folder)[-2 if cut_short else -1 :]
     timestamp, _ = _read(folder, "timestamp.json", Timestamp)
     _prove("timestamp.json", "timestamp", timestamp, roots)
     snapshot = _named(folder, "snapshot", timestamp.signed.snapshot_meta, Snapshot)
@@ -142,7 +144,10 @@ def _prove(name: str, role: str, metadata: Metadata[Any], delegators: list[Any])
     except ValueError:  # the role is not one of the delegator's
         proven = False
     if not proven:
-        raise RepositoryFault(f"{name} is not signed by keys that this repository names: bring it back from a copy")
+        raise RepositoryFault(
+            f"{name} is not signed by the keys that this repository names for {role}: end the rotation that was cut"
+            " short (the same gated-hq repo rotate again), or bring the folder back from a copy"
+        )
 
 
 def _altered(path: Path) -> RepositoryFault:

@@ -10,6 +10,7 @@ Roles and what each may sign (docs/trust.md):
 """
 
 import contextlib
+import copy
 import fcntl
 import os
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -47,7 +49,7 @@ from gated.hq.metadata import (
 )
 from gated.hq.signers import RepositoryFault, Signers, public_key
 from gated.hq.signing import USUAL, Lifetimes, Signing, check_apart, enough, lacks, names, set_keys
-from gated.wire.bundle import target_path, tip_message
+from gated.wire.bundle import JUMP_MAX, target_path, tip_message
 
 __all__ = ("Lifetimes", "Repository", "RepositoryFault", "RoleState", "Signers")
 
@@ -131,7 +133,7 @@ class Repository:
         for each in (made._metadata, made._targets):
             make_folder(each)
         with made._locked():
-            made._publish(state, set(state.targets), {}, signers, now, state.root)
+            made._publish(state, set(state.targets), {}, signers, now, next_root=state.root)
         return made
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ class Repository:
 
     def target(self, path: str) -> bytes | None:
         """A target as it was last put. Raises `RepositoryFault` where its file is not what was signed."""
-        state = self._state()
+        state = read_state(self._metadata)
         file = state.targets[state.owner(path)].signed.targets.get(path)
         if file is None:
             return None
@@ -152,20 +154,20 @@ class Repository:
         try:
             data = place.read_bytes()
             file.verify_length_and_hashes(data)
-        except (OSError, ValueError) as bad:
-            raise RepositoryFault(f"{place}: {bad}: put {path} again") from None
+        except (OSError, LengthOrHashMismatchError):
+            raise RepositoryFault(f"{place} is not there, or not what was signed: put {path} again") from None
         return data
 
     def can(self, path: str, signers: Signers) -> bool:
         """Whether these keys are enough to put this target."""
-        state = self._state()
+        state = read_state(self._metadata)
         return all(
             enough(state.delegator(role), role, signers) for role in (state.owner(path), "snapshot", "timestamp")
         )
 
     def roles(self) -> tuple[RoleState, ...]:
         """Every role as it stands, from root down. Raises `RepositoryFault`."""
-        state = self._state()
+        state = read_state(self._metadata)
         found = []
         for role, metadata in state.by_role():
             named = state.delegator(role).get_delegated_role(role)
@@ -185,7 +187,7 @@ class Repository:
 
     def sign_tip(self, partition: str, tip: bytes, signers: Signers) -> tuple[str, bytes]:
         """(key id, signature) of `bundle.tip_message(tip)` by the role that signs the partition's head."""
-        state = self._state()
+        state = read_state(self._metadata)
         role = state.owner(target_path(partition, "head"))
         named = state.delegator(role).get_delegated_role(role)
         for keyid in named.keyids:
@@ -195,19 +197,24 @@ class Repository:
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
-    def put(self, targets: Mapping[str, bytes | None], signers: Signers, now: datetime) -> int:
+    def put(self, targets: Mapping[str, bytes | None], signers: Signers, now: datetime, past: int = 0) -> int:
         """Put (None: take away) targets, sign the roles that own them, snapshot and timestamp: lanes see all of it or
         nothing. The timestamp is signed anew in any case, and so is what has lived two thirds of its life, where its
         keys are at hand. The timestamp's version.
 
+        `past`: HQ was set back to an older copy and lanes know versions up to this one: everything whose keys are at
+        hand is signed anew, with a greater version.
+
         Raises `RepositoryFault`, changing nothing, where a key that is needed is not among `signers`."""
+        if not 0 <= past <= JUMP_MAX:
+            raise RepositoryFault(f"a version above {JUMP_MAX} would be refused by every lane")
         for path in targets:
             if not _PATH.fullmatch(path):
                 raise RepositoryFault(
                     f"{path[:80]!r} cannot be a target: names of letters, digits, '.', '_', '-', with /"
                 )
         with self._locked():
-            state = self._state()
+            state = read_state(self._metadata)
             changed: set[str] = set()
             files: dict[str, bytes] = {}
             for path, data in targets.items():
@@ -219,7 +226,9 @@ class Repository:
                     files[listed[path].get_prefixed_paths()[0]] = data
                 if was != listed.get(path):
                     changed.add(role)
-            return self._publish(state, changed, files, signers, now)
+            if past:
+                changed.update(role for role in state.targets if enough(state.delegator(role), role, signers))
+            return self._publish(state, changed, files, signers, now, past=past)
 
     def rotate(
         self, role: str, old: Sequence[bytes], new: Sequence[bytes], threshold: int, signers: Signers, now: datetime
@@ -228,27 +237,37 @@ class Repository:
         be signed anew. Delegated roles are rotated by the targets role. `online`: every role that the old online key
         signs for, at once.
 
-        Where the old keys are at hand too, both sign what lies between: then no client refuses anything meanwhile."""
+        Where the old keys are at hand too, both sign what lies between: then no client refuses anything meanwhile.
+        A rotation that was cut short is ended by the same call again. Raises `RepositoryFault`, changing nothing."""
         with self._locked():
-            state = self._state()
-            out = {public_key(raw).keyid for raw in old}
-            top = [each for each in TOP if each == role or (role == ONLINE and names(state, each) & out)]
-            below = [each for each in DELEGATED if each == role or (role == ONLINE and names(state, each) & out)]
-            if not top and not below:
+            state = read_state(self._metadata, cut_short=True)
+            keys = {public_key(raw).keyid for raw in (*old, *new)}
+            roles = [
+                each for each in (*TOP, *DELEGATED) if role == each or (role == ONLINE and names(state, each) & keys)
+            ]
+            if not roles:
                 known = ", ".join((*TOP, *DELEGATED, ONLINE))
-                raise RepositoryFault(f"no role {role!r} has these keys; the roles are {known}")
-            if role != ONLINE and not out <= names(state, role):
-                raise RepositoryFault(f"{role} has no such key as the one to be taken away; see gated-hq repo status")
-            next_root = Metadata(Root.from_dict(state.root.signed.to_dict())) if top else None
-            if next_root:
-                for each in top:
-                    set_keys(next_root.signed, each, old, new, threshold)
-            for each in below:
+                raise RepositoryFault(
+                    f"no such role, or none of its keys: {role} (there are {known}). Nothing was changed"
+                )
+            next_root = copy.deepcopy(state.root)
+            below = state.targets["targets"].signed
+            changed: set[str] = set()
+            for each in roles:
                 keep = role == ONLINE and each == "control-base"
-                named = state.delegator(each).get_delegated_role(each)
-                set_keys(state.targets["targets"].signed, each, old, new, named.threshold if keep else threshold)
-            check_apart(state, next_root.signed if next_root else state.root.signed)
-            self._publish(state, {"targets"} if below else set(), {}, signers, now, next_root)
+                needed = below.get_delegated_role(each).threshold if keep else threshold
+                if set_keys(next_root.signed if each in TOP else below, each, old, new, needed):
+                    changed.add("root" if each in TOP else "targets")
+            check_apart(next_root.signed, below)
+            self._publish(
+                state,
+                changed - {"root"},
+                {},
+                signers,
+                now,
+                next_root=next_root if "root" in changed else None,
+                root_alone=changed == {"root"} and not enough(next_root.signed, "timestamp", signers),
+            )
 
     def _publish(
         self,
@@ -257,15 +276,19 @@ class Repository:
         files: Mapping[str, bytes],
         signers: Signers,
         now: datetime,
+        *,
         next_root: Metadata[Root] | None = None,
+        root_alone: bool = False,
+        past: int = 0,
     ) -> int:
         """Sign what changed, what is due and what its keys no longer vouch for; write it; show it. The version of the
-        timestamp. Nothing is written before everything is signed."""
+        timestamp. Nothing is written before everything is signed. `root_alone`: where root's keys are all that is at
+        hand, nothing else is signed unless it must be."""
         was_root = state.root.signed
         if next_root is None and self._due("root", was_root.expires, now) and enough(was_root, "root", signers):
-            next_root = Metadata(Root.from_dict(was_root.to_dict()))
+            next_root = copy.deepcopy(state.root)
         root = next_root.signed if next_root else was_root
-        signing = Signing(state, root, signers, now, self.lifetimes)
+        signing = Signing(state, root, signers, now, self.lifetimes, past)
         written: dict[str, bytes] = {}
         for role, metadata in state.targets.items():
             named_by = state.delegator(role, root)
@@ -276,11 +299,14 @@ class Repository:
             written[f"{metadata.signed.version}.{role}.json"] = data
             state.snapshot.signed.meta[f"{role}.json"] = MetaFile.from_data(metadata.signed.version, data, _HASHES)
         snapshot = state.snapshot
-        if written or not holds(root, "snapshot", snapshot) or self._due("snapshot", snapshot.signed.expires, now):
+        stale = written or past or not holds(root, "snapshot", snapshot)
+        if stale or (self._due("snapshot", snapshot.signed.expires, now) and not root_alone):
             data = signing.sign("snapshot", snapshot)
             written[f"{snapshot.signed.version}.snapshot.json"] = data
             state.timestamp.signed.snapshot_meta = MetaFile.from_data(snapshot.signed.version, data, _HASHES)
-        shown = {"timestamp.json": signing.sign("timestamp", state.timestamp)}
+        shown = {}
+        if written or not root_alone or not holds(root, "timestamp", state.timestamp):
+            shown["timestamp.json"] = signing.sign("timestamp", state.timestamp)
         if next_root is not None:
             data = signing.sign("root", next_root)
             new = {f"{root.version}.root.json": data}
@@ -315,9 +341,6 @@ class Repository:
 
     def _due(self, role: str, expires: datetime, now: datetime) -> bool:
         return expires - now < self.lifetimes.of(role) / 3
-
-    def _state(self) -> State:
-        return read_state(self._metadata)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

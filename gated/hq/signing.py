@@ -34,16 +34,19 @@ USUAL: Final = Lifetimes()
 class Signing:
     """One act of signing: with the keys that `root` names, and where another root was there before, with its too."""
 
-    def __init__(self, state: State, root: Root, signers: Signers, now: datetime, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, state: State, root: Root, signers: Signers, now: datetime, lifetimes: Lifetimes, past: int
+    ) -> None:
         self._state, self._root, self._signers = state, root, signers
-        self._before = state.root.signed
+        self._before, self._past = state.root.signed, past
         self._now, self._lifetimes = now.astimezone(UTC).replace(microsecond=0), lifetimes
 
     def sign(self, role: str, metadata: Metadata[Any]) -> bytes:
         """The next version of what a role signs. Raises `RepositoryFault` where too few keys are at hand."""
         named_by = self._state.delegator(role, self._root)
         before = [self._before] if role in TOP else []
-        metadata.signed.version += 1
+        past = 0 if role == "root" else self._past  # roots are counted one by one
+        metadata.signed.version = max(metadata.signed.version, past) + 1
         metadata.signed.expires = self._now + self._lifetimes.of(role)
         metadata.signatures.clear()
         keyids = [keyid for each in (named_by, *before) for keyid in each.get_delegated_role(role).keyids]
@@ -81,24 +84,28 @@ def lacks(delegator: Root | Targets, role: str, signers: Signers) -> str:
     )
 
 
-def set_keys(delegator: Root | Targets, role: str, old: Sequence[bytes], new: Sequence[bytes], threshold: int) -> None:
-    """Take the old keys of a role away where it has them, add the new ones. Raises `RepositoryFault`."""
+def set_keys(delegator: Root | Targets, role: str, old: Sequence[bytes], new: Sequence[bytes], threshold: int) -> bool:
+    """Take the old keys of a role away, add the new ones; whether that changes anything. Raises `RepositoryFault`."""
     named = delegator.get_delegated_role(role)
-    for raw in old:
-        keyid = public_key(raw).keyid
-        if keyid in named.keyids:
-            delegator.revoke_key(keyid, role)
-    for raw in new:
-        delegator.add_key(public_key(raw), role)
+    before = (set(named.keyids), named.threshold)
+    taken, given = ([public_key(raw) for raw in keys] for keys in (old, new))
+    done = bool(given) and {key.keyid for key in given} <= before[0]
+    for key in taken:
+        if key.keyid in named.keyids:
+            delegator.revoke_key(key.keyid, role)
+        elif not done:
+            raise RepositoryFault(f"{role} has no key {key.keyid[:8]} to be taken away. Nothing was changed")
+    for key in given:
+        delegator.add_key(key, role)
     named.threshold = threshold
     if not 1 <= threshold <= len(named.keyids):
-        raise RepositoryFault(f"{role}: {threshold} of {len(named.keyids)} keys cannot be asked for")
+        raise RepositoryFault(f"{role} would have {len(named.keyids)} keys, so {threshold} cannot be asked for")
+    return (set(named.keyids), named.threshold) != before
 
 
-def check_apart(state: State, root: Root) -> None:
+def check_apart(root: Root, named_by: Targets) -> None:
     """One thief, one role: raises `RepositoryFault` where keys would stand in roles that must be apart."""
     keys = {role: set(root.get_delegated_role(role).keyids) for role in TOP}
-    named_by = state.targets["targets"].signed
     for role in DELEGATED:
         keys[role] = set(named_by.get_delegated_role(role).keyids)
     online = keys["timestamp"] | keys["snapshot"] | keys["people"] | keys["control"]
