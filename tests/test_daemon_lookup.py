@@ -5,43 +5,65 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from gated.daemon.cachememory import UNKNOWN
 from gated.daemon.fingers import OUR_FORMAT
 from gated.daemon.lookup import LookUp
 from gated.daemon.workers import Threads
 from gated.icao.fingers import Finger
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
-from gated.lane.events import Device, DeviceLost, DeviceReady, Event, FlagsRead, LookUpFailed, NoRecord, RecordFound
-from gated.store.cache import Cache, FingerRow, PermitRow, PersonRow
-from gated.store.cachewriter import CacheWriter
+from gated.lane.events import (
+    CacheStand,
+    Device,
+    DeviceLost,
+    DeviceReady,
+    Event,
+    FlagsRead,
+    LookUpFailed,
+    NoRecord,
+    RecordFound,
+)
+from gated.store.cache import Enrolments
+from gated.store.cachefile import CacheFile, path_of
+from gated.wire.rows import CONTROL, PARTITIONS, PEOPLE, FingerRow, PermitRow, PersonRow
 from tests.hw_sim import virtual
+from tests.hw_sim.cachefiles import CacheFiles
 from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.simlane import Inline, sim_folder
 from tests.play import DOCUMENT, OTHER
 from tests.test_daemon_matcher import leads_to
 
 KEY = bytes(range(32))
+NAME = "tpe-t1/lane-1"
+BUILT = datetime(2026, 3, 2, tzinfo=UTC)
+STAND = CacheStand(0, BUILT, 0, BUILT)
 FACE = bytes(range(256)) * 2
 MODEL = RecordedFaces.model
 
 
-def publish(folder: Path, generation: int, *, flags: frozenset[str] = frozenset(), model: str = MODEL) -> Path:
-    path = folder / f"cache-{generation}.db"
-    with CacheWriter(path, KEY, generation=generation, epoch="1", built=datetime(2026, 3, 2, tzinfo=UTC)) as cache:
+def publish(folder: Path, generation: int, *, flags: frozenset[str] = frozenset(), model: str = MODEL) -> None:
+    with CacheFiles(folder, KEY, NAME, built=BUILT, generation=generation) as cache:
         permit = PermitRow("exit_permission", date(2026, 1, 1), date(2026, 12, 31), 2)
         cache.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", FACE, model, permits=(permit,)))
         cache.put_document("TWN", DOCUMENT.number, 7)
         cache.put_personal_number("A234567893", 7)
         cache.put_flags(7, flags)
         cache.put_document_flags("TWN", DOCUMENT.number, frozenset({"reported"}))
-    return path
+
+
+def moved(folder: Path, there: bool = False) -> None:
+    """Both files away, or back."""
+    for partition in PARTITIONS:
+        file = path_of(folder, partition, 1)
+        away = folder / f"away-{partition}"
+        away.rename(file) if there else file.rename(away)
 
 
 @dataclass
@@ -53,7 +75,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.workers = Inline(RecordedFaces(1))
-        self.look_up = LookUp(self.folder, KEY, MODEL, self.workers, self.events.append)
+        self.look_up = LookUp(self.folder, KEY, NAME, MODEL, self.workers, self.events.append)
 
     def find(self, document: Document = DOCUMENT, ticket: int = 1, ask: int = 1) -> None:
         self.look_up.look_up(cmd.LookUp(ticket, ask, document))
@@ -114,7 +136,7 @@ def test_who_is_enrolled_is_found_by_the_document_and_by_the_personal_number(rig
     assert [(permit.kind, permit.entries_left) for permit in traveller.permits] == [("exit_permission", 2)]
     assert traveller.flags == frozenset(), "flags are read again, just before the exit"
     assert by_document.document_flags == {"reported"}
-    assert by_number == RecordFound(2, 2, traveller, frozenset())
+    assert by_number == RecordFound(2, 2, traveller, frozenset(), STAND)
     assert rig.device() == ["ready"]
 
 
@@ -124,21 +146,21 @@ def test_a_stranger_has_no_record_and_their_document_may_be_known(rig: Rig) -> N
         await asyncio.sleep(0.1)
 
     rig.play(scenario)
-    assert rig.answers() == [NoRecord(1, 1, frozenset())]
+    assert rig.answers() == [NoRecord(1, 1, frozenset(), STAND)]
 
 
 def test_flags_are_read_as_they_stand_now(rig: Rig) -> None:
     async def scenario() -> None:
         rig.find()
         await asyncio.sleep(0.1)
-        writer = CacheWriter.changing(rig.folder / "cache-1.db", KEY)
-        writer.put_flags(7, frozenset({"exit_ban"}))
-        writer.finish()
+        with CacheFiles.changing(rig.folder, KEY, NAME) as writer:
+            writer.put_flags(7, frozenset({"exit_ban"}))
         rig.look_up.read_flags(cmd.ReadFlags(1, 2))
         await asyncio.sleep(0.1)
 
     rig.play(scenario)
-    assert rig.answers()[1] == FlagsRead(1, 2, frozenset({"exit_ban"}), frozenset({"reported"}))
+    stand = replace(STAND, control_serial=1)
+    assert rig.answers()[1] == FlagsRead(1, 2, frozenset({"exit_ban"}), frozenset({"reported"}), stand)
 
 
 def test_flags_of_somebody_who_was_not_found_cannot_be_read(rig: Rig) -> None:
@@ -169,15 +191,15 @@ def test_a_newer_generation_is_used_from_the_next_passenger_on(rig: Rig) -> None
         rig.find()
         await asyncio.sleep(0.1)
         publish(rig.folder, 2)
-        (rig.folder / "cache-9.db.part").write_bytes(b"being fetched")
+        (rig.folder / "cache-people-9.db.part").write_bytes(b"being fetched")
         rig.find(ticket=2, ask=2)
         rig.look_up.read_flags(cmd.ReadFlags(1, 3))
         await asyncio.sleep(0.1)
-        assert rig.look_up.cache is not None
-        assert rig.look_up.cache.note.generation == 2
+        standing = await rig.look_up.standing()
+        assert [standing[each].note.generation for each in PARTITIONS] == [2, 2]
 
     rig.play(scenario)
-    assert rig.answers()[-1] == FlagsRead(1, 3, frozenset(), frozenset({"reported"}))
+    assert rig.answers()[-1] == FlagsRead(1, 3, frozenset(), frozenset({"reported"}), STAND)
 
 
 # -- failures -------------------------------------------------------------------------------------------------------
@@ -205,12 +227,12 @@ def test_no_cache_is_told_once_and_found_once_it_is_there(folder: Path) -> None:
 
 def test_a_cache_that_is_taken_away_fails_the_look_up_and_comes_back(rig: Rig) -> None:
     async def scenario() -> None:
-        (rig.folder / "cache-1.db").rename(rig.folder / "away")
+        moved(rig.folder)
         rig.find()
         await asyncio.sleep(10.0)
         assert rig.answers() == [LookUpFailed(1, 1, "no_cache")]
         assert rig.device() == ["ready", "no_cache"]
-        (rig.folder / "away").rename(rig.folder / "cache-1.db")
+        moved(rig.folder, there=True)
         await asyncio.sleep(3.0)
         assert rig.device() == ["ready", "no_cache", "ready"]
 
@@ -219,7 +241,7 @@ def test_a_cache_that_is_taken_away_fails_the_look_up_and_comes_back(rig: Rig) -
 
 def test_a_damaged_cache_fails_the_look_up(rig: Rig) -> None:
     async def scenario() -> None:
-        path = rig.folder / "cache-1.db"
+        path = path_of(rig.folder, PEOPLE, 1)
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         rig.look_up._close()
@@ -235,10 +257,62 @@ def test_a_damaged_cache_fails_the_look_up(rig: Rig) -> None:
     rig.play(scenario)
 
 
+def test_where_the_newest_is_damaged_the_one_before_serves(rig: Rig) -> None:
+    """At the age that it had when it was last confirmed, whatever it says of itself."""
+    later = BUILT + timedelta(days=2)
+
+    async def scenario() -> None:
+        rig.find()
+        await asyncio.sleep(0.1)
+        CacheFiles(rig.folder, KEY, NAME, built=later, generation=2, epoch=2).finish()
+        rig.find(ask=2)
+        await asyncio.sleep(0.1)
+        for partition in PARTITIONS:
+            path_of(rig.folder, partition, 2).write_bytes(b"SQLite format 3\0 and then nothing")
+            with CacheFile(path_of(rig.folder, partition, 1)) as old:
+                old.confirm(later, old.floor)
+        rig.look_up._close()
+        rig.find(ask=3)
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    first, stranger, again = rig.answers()
+    assert isinstance(first, RecordFound) and isinstance(again, RecordFound)
+    assert stranger == NoRecord(1, 2, frozenset(), CacheStand(0, later, 0, later))
+    assert again.traveller == first.traveller
+    assert again.cache == STAND, "and its age is not what it says now"
+
+
+def test_an_old_file_that_was_put_back_is_of_no_known_age(rig: Rig) -> None:
+    path = path_of(rig.folder, CONTROL, 1)
+    kept = path.read_bytes()
+    later = BUILT + timedelta(days=1)
+
+    async def scenario() -> None:
+        with CacheFiles.changing(rig.folder, KEY, NAME, built=later) as cache:
+            cache.put_flags(7, frozenset({"exit_ban"}))
+        rig.find()
+        await asyncio.sleep(0.1)
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        path.unlink()
+        path.write_bytes(kept)
+        with CacheFile(path) as old:  # whoever can write to the disk can also say that it was confirmed just now
+            old.confirm(later, old.floor)
+        rig.find(ask=2)
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    before, put_back = rig.answers()
+    assert isinstance(before, RecordFound) and isinstance(put_back, RecordFound)
+    assert before.cache == CacheStand(0, later, 1, later)
+    assert put_back.cache == CacheStand(0, later, 0, UNKNOWN)
+
+
 def test_a_wrong_key_is_told(folder: Path) -> None:
     publish(folder, 1)
     rig = Rig(folder)
-    rig.look_up = LookUp(folder, bytes(32), MODEL, rig.workers, rig.events.append)
+    rig.look_up = LookUp(folder, bytes([9] * 32), NAME, MODEL, rig.workers, rig.events.append)
 
     async def scenario() -> None:
         await asyncio.sleep(1.0)
@@ -263,12 +337,12 @@ def test_a_folder_that_cannot_be_read_is_a_lost_cache_and_no_end(rig: Rig) -> No
 def test_a_fault_of_ours_is_answered_and_reported_by_its_place(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that dies silently would leave the passenger standing until the deadline, every time."""
 
-    def broken(self: Cache, issuer: str, number: str) -> PersonRow:
+    def broken(self: Enrolments, issuer: str, number: str) -> PersonRow:
         raise KeyError(number)
 
     async def scenario() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Cache, "by_document", broken)
+            patch.setattr(Enrolments, "by_document", broken)
             rig.find()
             await asyncio.sleep(0.1)
         await asyncio.sleep(3.0)
@@ -288,10 +362,10 @@ def test_a_fault_of_ours_is_answered_and_reported_by_its_place(rig: Rig, monkeyp
 def test_a_failure_while_it_is_opened_again_is_not_overseen(rig: Rig) -> None:
     async def scenario() -> None:
         for k in range(20):
-            (rig.folder / "cache-1.db").rename(rig.folder / "away")
+            moved(rig.folder)
             rig.find(ask=k + 1)
             await asyncio.sleep(0.3)
-            (rig.folder / "away").rename(rig.folder / "cache-1.db")
+            moved(rig.folder, there=True)
             await asyncio.sleep(0.35)
         await asyncio.sleep(5.0)
         assert rig.device()[-1] == "ready"
@@ -343,12 +417,12 @@ def test_the_lane_hears_of_the_fingers_that_it_can_compare(
     form: str, fingers: tuple[str, ...], face: bytes | None, folder: Path
 ) -> None:
     """In the order of E4. Without a face nothing is said of the network; what no reader here compares is not there."""
-    path = publish(folder, 1)
-    with CacheWriter.changing(path, KEY) as writer:
+    publish(folder, 1)
+    with CacheFiles.changing(folder, KEY, NAME) as writer:
         network = MODEL if face is not None else ""
         writer.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", face, network, fingers=ENROLLED))
     rig = Rig(folder)
-    rig.look_up = LookUp(folder, KEY, MODEL, rig.workers, rig.events.append, finger_format=form)
+    rig.look_up = LookUp(folder, KEY, NAME, MODEL, rig.workers, rig.events.append, finger_format=form)
     given = {row.position: row.template for row in ENROLLED if row.format == form and form}
 
     async def scenario() -> None:
@@ -378,11 +452,11 @@ def test_the_lane_hears_of_the_fingers_that_it_can_compare(
 
 
 def test_nothing_leads_to_a_finger_once_its_ticket_is_over(folder: Path) -> None:
-    path = publish(folder, 1)
-    with CacheWriter.changing(path, KEY) as writer:
+    publish(folder, 1)
+    with CacheFiles.changing(folder, KEY, NAME) as writer:
         writer.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", FACE, MODEL, fingers=ENROLLED))
     rig = Rig(folder)
-    rig.look_up = LookUp(folder, KEY, MODEL, rig.workers, rig.events.append, finger_format=OUR_FORMAT)
+    rig.look_up = LookUp(folder, KEY, NAME, MODEL, rig.workers, rig.events.append, finger_format=OUR_FORMAT)
 
     async def scenario() -> None:
         rig.find()
@@ -429,28 +503,28 @@ def test_closing_gives_up_what_was_asked_and_closes_the_file(rig: Rig) -> None:
         rig.look_up.close()
         await asyncio.sleep(1.0)
         assert rig.answers() == []
-        assert rig.look_up.cache is None
+        assert rig.look_up._open == {}
 
     rig.play(scenario)
 
 
 def test_threads_of_a_real_lane_may_fail_and_ask_at_the_same_time(folder: Path) -> None:
     """The cache was dropped by the loop while the worker looked at it."""
-    path = publish(folder, 1)
+    publish(folder, 1)
     before = set(threading.enumerate())
     threads = Threads(RecordedFaces(1))
     events: list[Event] = []
 
     async def main() -> None:
-        look_up = LookUp(folder, KEY, MODEL, threads, events.append)
+        look_up = LookUp(folder, KEY, NAME, MODEL, threads, events.append)
         running = asyncio.create_task(look_up.run())
         for k in range(150):
             look_up.look_up(cmd.LookUp(1, k + 1, DOCUMENT))
             look_up.read_flags(cmd.ReadFlags(1, 1000 + k))
             if k % 10 == 3:
-                path.rename(folder / "away")
+                moved(folder)
             elif k % 10 == 8:
-                (folder / "away").rename(path)
+                moved(folder, there=True)
             await asyncio.sleep(0)
         while look_up._tasks:
             await asyncio.sleep(0.01)

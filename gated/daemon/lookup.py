@@ -75,6 +75,7 @@ class LookUp:
         self._model, self._finger_format = model, finger_format
         self._workers, self._emit = workers, emit
         self._open: dict[str, Cache] = {}
+        self._both: Enrolments | None = None
         self._memory = memory or {partition: Memory() for partition in PARTITIONS}
         self._damaged: set[Path] = set()
         self._held: dict[int, _Held] = {}
@@ -114,7 +115,7 @@ class LookUp:
         """A question to the newest generations. What fails is opened anew the next time, what is damaged after
         the one before it."""
         try:
-            return question(Enrolments(*(self._newest(partition) for partition in PARTITIONS)))
+            return question(self._enrolments())
         except Exception as error:
             if isinstance(error, StoreCorrupt):
                 self._damaged.add(error.path)
@@ -124,7 +125,13 @@ class LookUp:
     def _close(self) -> None:
         for cache in self._open.values():
             cache.close()
-        self._open = {}
+        self._open, self._both = {}, None
+
+    def _enrolments(self) -> Enrolments:
+        people, control = self._newest(PEOPLE), self._newest(CONTROL)
+        if self._both is None or (self._both.people, self._both.control) != (people, control):
+            self._both = Enrolments(people, control)
+        return self._both
 
     def _newest(self, partition: str) -> Cache:
         """The newest generation that can be opened: where sync's latest is damaged, the one before still serves."""
