@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tuf.api.exceptions import (
@@ -23,6 +24,7 @@ from tuf.api.exceptions import (
 )
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
+from gated.hq.cli import gated_hq
 from gated.hq.metadata import STATES_KEPT
 from gated.hq.repository import Lifetimes, Repository, RepositoryFault, Signers
 from gated.hq.signers import public_key
@@ -181,14 +183,14 @@ def test_what_expires_soon_is_renewed_where_its_keys_are_at_hand(repository: Rep
 
 
 def test_lifetimes_are_as_given(tmp_path: Path) -> None:
-    lifetimes = Lifetimes(root_s=1000, targets_s=900, partition_s=800, snapshot_s=700, timestamp_s=600)
+    lifetimes = Lifetimes(root_s=1000, targets_s=900, partition_s=800, snapshot_s=700, timestamp_s=600, lift_s=850)
     state = created(tmp_path, lifetimes).roles()
     assert {role.role: (role.expires - NOW).total_seconds() for role in state} == {
         "root": 1000,
         "targets": 900,
         "people": 800,
         "control": 800,
-        "control-base": 800,
+        "control-base": 850,
         "snapshot": 700,
         "timestamp": 600,
     }
@@ -648,3 +650,94 @@ def test_three_days_of_minutes_leave_the_metadata_as_small_as_they_were(reposito
     assert sizes[3 * 1440]["files"] == sizes[1440]["files"] < 120 and sizes[3 * 1440]["bytes in all"] < 100_000
     assert client.look(NOW + 3 * DAY).timestamp == 3 * 1440 + 2
     assert os.listdir(repository.folder / "targets/people")
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+
+
+def gated(*arguments: object) -> Result:
+    return CliRunner().invoke(gated_hq, ["repo", *map(str, arguments)])
+
+
+@pytest.fixture
+def ceremony(tmp_path: Path) -> Path:
+    assert gated("keys", tmp_path / "keys").exit_code == 0
+    assert gated("init", tmp_path / "hq", "--keys", tmp_path / "keys").exit_code == 0
+    return tmp_path / "keys"
+
+
+def sign(folder: Path, *names: str) -> list[str]:
+    return [part for name in names for part in ("--sign", str(folder / f"{name}.key"))]
+
+
+def test_keys_are_made_once(tmp_path: Path) -> None:
+    told = gated("keys", tmp_path / "keys")
+    names = {"root-1", "root-2", "root-3", "targets", "online", "lift"}
+    assert {path.name for path in (tmp_path / "keys").iterdir()} == {f"{n}.{k}" for n in names for k in ("key", "pub")}
+    assert all(name in told.output for name in names) and "safe" in told.output
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "keys").glob("*.key")} == {0o600}
+    before = everything(tmp_path / "keys")
+    again = gated("keys", tmp_path / "keys")
+    assert again.exit_code == 1 and "never overwritten" in again.output
+    assert everything(tmp_path / "keys") == before
+    assert gated("keys", tmp_path / "other", "--only", "online").exit_code == 0
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {"online.key", "online.pub"}
+
+
+def test_a_repository_by_hand(ceremony: Path, tmp_path: Path) -> None:
+    hq, now = tmp_path / "hq", datetime.now(UTC)
+    client = Client(hq, tmp_path / "lane", (hq / "metadata/1.root.json").read_bytes())
+    assert gated("init", hq, "--keys", ceremony).exit_code == 1
+    policy = tmp_path / "tw.toml"
+    policy.write_bytes(b"policy")
+    refused = gated("add", hq, policy, "--as", "policy/tw.toml", *sign(ceremony, "online"))
+    assert refused.exit_code == 1 and "targets: 1 of its 1 keys must sign" in refused.output
+    added = gated("add", hq, policy, "--as", "policy/tw.toml", "--json", *sign(ceremony, "online", "targets"))
+    assert json.loads(added.output) == {"target": "policy/tw.toml", "timestamp": 2}
+    assert client.look(now).target("policy/tw.toml") == b"policy"
+    assert json.loads(gated("renew", hq, "--json", *sign(ceremony, "online")).output) == {"timestamp": 3}
+    assert gated("renew", hq, "--past", "77", *sign(ceremony, "online")).output.endswith("timestamp 78\n")
+    absent = gated("remove", hq, "policy/de.toml", *sign(ceremony, "online", "targets"))
+    assert absent.exit_code == 1 and "is not a target" in absent.output
+    assert gated("remove", hq, "policy/tw.toml", *sign(ceremony, "online", "targets")).exit_code == 0
+    assert client.look(now).target("policy/tw.toml") is None
+
+
+def test_status_names_roles_keys_and_what_expires(ceremony: Path, tmp_path: Path) -> None:
+    hq = tmp_path / "hq"
+    told = gated("status", hq, "--keys", ceremony, "--root", hq / "metadata/1.root.json")
+    assert told.exit_code == 0
+    rows = {line.split()[0]: line for line in told.output.splitlines() if line.strip()}
+    assert "2 of 3" in rows["root"] and "root-1, root-2, root-3" in rows["root"]
+    assert "2 of 2" in rows["control-base"] and "online" in rows["control-base"] and "lift" in rows["control-base"]
+    assert "14 days" in rows["people"] and "sign it again" not in told.output
+    created(tmp_path / "other")
+    other = gated("status", hq, "--root", tmp_path / "other/metadata/1.root.json")
+    assert other.exit_code == 1 and "follow another repository" in other.output
+    now = datetime.now(UTC)
+    Repository(hq).put({}, Signers.of([ceremony / "online.key"]), now - timedelta(hours=20))
+    soon = gated("status", hq)
+    assert soon.exit_code == 0 and "timestamp: holds 4 h: sign it again in time" in soon.output
+    Repository(hq).put({}, Signers.of([ceremony / "online.key"]), now - 4 * DAY)
+    late = gated("status", hq)
+    assert late.exit_code == 1 and "EXPIRED 3 days ago" in late.output and "lanes take nothing new" in late.output
+    assert json.loads(gated("status", hq, "--json").output)["roles"][0]["role"] == "root"
+    assert gated("status", tmp_path / "nowhere").exit_code == 1
+
+
+def test_keys_are_rotated_by_hand(ceremony: Path, tmp_path: Path) -> None:
+    hq, now = tmp_path / "hq", datetime.now(UTC)
+    client = Client(hq, tmp_path / "lane", (hq / "metadata/1.root.json").read_bytes())
+    assert gated("keys", tmp_path / "new", "--only", "online").exit_code == 0
+    out, in_ = ceremony / "online.pub", tmp_path / "new/online.key"
+    few = gated("rotate", hq, "online", "--out", out, "--in", in_, *sign(ceremony, "root-1", "targets", "lift"))
+    assert few.exit_code == 1 and "must sign" in few.output
+    signed = sign(ceremony, "root-1", "root-3", "targets", "lift", "online")
+    done = gated("rotate", hq, "online", "--out", out, "--in", in_, *signed)
+    assert done.exit_code == 0 and "root 2" in done.output, done.output
+    assert client.look(now).root == 2
+    assert gated("renew", hq, *sign(ceremony, "online")).exit_code == 1
+    assert gated("renew", hq, *sign(tmp_path / "new", "online")).exit_code == 0
+    wrong = gated("rotate", hq, "online", "--out", out, "--in", tmp_path / "tw.toml", *signed)
+    assert wrong.exit_code == 2 and "ends in .pub" in wrong.output
+    assert gated("rotate", hq, "online", *signed).exit_code == 2

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "records": ("gated.hq.cli_records:records", "Records: list, show one, prove the chains, what was refused."),
     "order": ("gated.hq.cli_orders:order", "Give one lane an officer's order and wait for its answer."),
     "enrol": ("gated.hq.cli_registers:enrol", "Enrol people in HQ's register."),
+    "repo": ("gated.hq.cli_repo:repo", "The signed repository: make it, see it, sign, renew, rotate keys."),
     "publish": ("gated.hq.cli_registers:publish", "Publish the register as a lane's cache."),
 }
 

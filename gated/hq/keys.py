@@ -1,6 +1,7 @@
 """HQ's keys as files: made once, never overwritten, secret ones readable by their owner alone."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def make(folder: Path) -> tuple[KeyFile, ...]:
     for file in FILES:
         _write(folder / file.name, contents[file.name], 0o600 if file.secret else 0o644)
     return FILES
+
+
+def make_signing(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """Signing keys (Ed25519) by name: NAME.key, secret, and NAME.pub beside it. Raises `KeyFault`, changing nothing,
+    where one of the files exists."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = tuple(folder / f"{name}.{kind}" for name in names for kind in ("key", "pub"))
+    for file in files:
+        if file.exists():
+            raise KeyFault(f"{file} exists; a key is never overwritten: name another folder")
+    for secret_file, public_file in zip(files[::2], files[1::2], strict=True):
+        private = os.urandom(KEY_BYTES)
+        _write(secret_file, private, 0o600)
+        _write(public_file, Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw(), 0o644)
+    return files
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -144,6 +144,12 @@ class Repository:
         last = read_roots(self._metadata)[-1].version
         return (self._metadata / f"{last}.root.json").read_bytes()
 
+    def leads_from(self, root: bytes) -> bool:
+        """Whether a lane that was installed with this root.json follows to the newest one. Raises `RepositoryFault`."""
+        newest = read_roots(self._metadata)[-1].version
+        known = (self._metadata / f"{number}.root.json" for number in range(1, newest + 1))
+        return any(path.read_bytes() == root for path in known)
+
     def target(self, path: str) -> bytes | None:
         """A target as it was last put. Raises `RepositoryFault` where its file is not what was signed."""
         state = read_state(self._metadata)
@@ -165,9 +171,9 @@ class Repository:
             enough(state.delegator(role), role, signers) for role in (state.owner(path), "snapshot", "timestamp")
         )
 
-    def roles(self) -> tuple[RoleState, ...]:
-        """Every role as it stands, from root down. Raises `RepositoryFault`."""
-        state = read_state(self._metadata)
+    def roles(self, cut_short: bool = False) -> tuple[RoleState, ...]:
+        """Every role as it stands, from root down; `cut_short`: also amid a rotation. Raises `RepositoryFault`."""
+        state = read_state(self._metadata, cut_short)
         found = []
         for role, metadata in state.by_role():
             named = state.delegator(role).get_delegated_role(role)
@@ -266,7 +272,7 @@ class Repository:
                 signers,
                 now,
                 next_root=next_root if "root" in changed else None,
-                root_alone=changed == {"root"} and not enough(next_root.signed, "timestamp", signers),
+                root_alone=changed <= {"root"} and not enough(next_root.signed, "timestamp", signers),
             )
 
     def _publish(

@@ -20,11 +20,18 @@ class Lifetimes:
     partition_s: int = 14 * 86400
     snapshot_s: int = 14 * 86400
     timestamp_s: int = 86400
+    lift_s: int = 90 * 86400
+    """Of control-base, which needs a person: an old one keeps bans in place and lifts nothing, so it may live long."""
 
     def of(self, role: str) -> timedelta:
         """How long what this role signs holds."""
-        seconds = {"root": self.root_s, "targets": self.targets_s, "snapshot": self.snapshot_s}
-        seconds["timestamp"] = self.timestamp_s
+        seconds = {
+            "root": self.root_s,
+            "targets": self.targets_s,
+            "control-base": self.lift_s,
+            "snapshot": self.snapshot_s,
+            "timestamp": self.timestamp_s,
+        }
         return timedelta(seconds=seconds.get(role, self.partition_s))
 
 
