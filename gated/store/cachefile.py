@@ -89,7 +89,7 @@ def generations(folder: Path, partition: str) -> dict[int, Path]:
 
 
 def remove(path: Path) -> None:
-    """Take a generation off the disk; a lane that has it open keeps reading. Raises `StoreError`."""
+    """Take a generation off the disk, which no lane uses any more. Raises `StoreError`."""
     with in_words(path):
         for name in (path, beside(path, ".lock"), beside(path, ".part")):
             name.unlink(missing_ok=True)
