@@ -28,8 +28,10 @@ from gated.control_socket import serve
 from gated.control_views import Snapshot
 from gated.daemon.plan import machine_of
 from gated.lane import events as ev
+from gated.store.cachefile import path_of
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
+from tests.hw_sim.cachefiles import CacheFiles
 from tests.play import DOCUMENT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +55,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "devices": {"camera": "ready", "passport": "ready"},
         "uplink": "up",
         "outbox": {"crossing": 2},
+        "cache": {"people": "fresh", "control": "late"},
         "counters": {"grants": 5},
         "last_alarms": [{"utc": "2026-01-01T00:00:00+00:00", "code": "help", "detail": "[A]"}],
         "service": None,
@@ -114,13 +117,14 @@ def config(tmp_path: Path) -> Path:
         ("credential:cache.key", "cache.key"),
         ("credential:journal.key", "journal.key"),
         ("/etc/gated/trust/", ""),
-        ("broker.example", "127.0.0.1"),
+        ('"broker.example"', '"127.0.0.1"\nport = 1'),
+        ("https://gates.example/", "http://127.0.0.1:1/"),
         ("/dev/gated/passport", str(tmp_path / "no-such-port")),
         ("/dev/gated/camera", "/dev/no-such-camera"),
     ):
         assert old in text
         text = text.replace(old, new)
-    text += f'port = 1\n[store]\ndir = "store"\n[control]\nsocket = "{tmp_path}/c.sock"\n'
+    text += f'socket = "{tmp_path}/s.sock"\n[store]\ndir = "store"\n[control]\nsocket = "{tmp_path}/c.sock"\n'
     (tmp_path / "store").mkdir()
     (tmp_path / "lane.toml").write_text(text)
     return tmp_path / "lane.toml"
@@ -294,12 +298,6 @@ def test_the_drawing() -> None:
     )
 
 
-def test_cache(config: Path, lane: Lane) -> None:
-    lane.answers[control.ShowCache] = {"generation": 4, "rows": 100}
-    assert run(config, "cache", "show").output == "generation  4\nrows        100\n"
-    assert json.loads(run(config, "cache", "show", "--json").output) == {"generation": 4, "rows": 100}
-
-
 # -- doing -----------------------------------------------------------------------------------------------------------
 
 
@@ -412,7 +410,7 @@ def test_check_of_an_empty_machine(config: Path) -> None:
     assert found["config"]["result"] == "ok"
     assert found["device passport"]["result"] == "fail" and "no_such_port" in found["device passport"]["found"]
     assert {found[f"model {name}"]["result"] for name in ("yunet", "sface")} == {"fail"}
-    assert found["lane.db"]["result"] == "ok" and found["cache"]["result"] == "warn"
+    assert found["lane.db"]["result"] == "ok" and found["cache people"]["result"] == "warn"
     assert found["key cache"]["result"] == "fail" and found["broker"]["result"] == "warn"
     assert all(
         finding["todo"] or finding["name"].startswith("model")
@@ -438,20 +436,23 @@ def test_check_of_keys(config: Path) -> None:
     (config.parent / "orders.pub").write_bytes(b"hex by mistake")
     found = {finding.name: finding for finding in checks.keys(load(config))}
     assert {name: finding.result for name, finding in found.items()} == {
-        "key cache": "ok",
+        "key cache": "fail",
         "key journal": "fail",
         "key hq_public": "ok",
         "key orders_public": "fail",
     }
+    assert "on the cache's disk" in found["key cache"].found
     assert "chmod 600" in found["key journal"].todo and "14 bytes" in found["key orders_public"].found
 
 
 def test_check_of_the_store(config: Path) -> None:
     conf = load(config)
     (conf.store.dir / "lane.db").write_bytes(b"this is no database" * 100)
-    (conf.store.dir / "cache-3.db").write_bytes(b"")
+    CacheFiles(conf.store.dir, bytes(32), "t1/lane-1", built=datetime.now(UTC), generation=4).finish()
+    path_of(conf.store.dir, "control", 5).write_bytes(b"")
     found = {finding.name: finding for finding in checks.databases(conf)}
-    assert found["lane.db"].result == "fail" and found["cache"].found.startswith("cache-3.db")
+    assert found["lane.db"].result == "fail" and found["cache control"].result == "fail"
+    assert found["cache people"].found == "0 rows, segment 0, confirmed 0.0 h ago"
     conf.store.dir.rename(conf.store.dir.with_name("gone"))
     assert [finding.result for finding in checks.databases(conf)] == ["fail"]
 

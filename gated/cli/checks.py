@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import functools
 import importlib
 import os
 import pwd
@@ -218,12 +219,33 @@ def databases(config: Config) -> Iterator[Finding]:
             yield Finding("lane.db", "fail", str(bad), "as it says")
         finally:
             reader.close()
-    caches = sorted(folder.glob("cache-*.db"), key=lambda path: path.stat().st_mtime)
-    if not caches:
-        yield Finding("cache", "warn", "none", "HQ has not published one for this lane: everybody is referred")
-    else:
-        age_h = (datetime.now(UTC).timestamp() - caches[-1].stat().st_mtime) / 3600
-        yield Finding("cache", "ok", f"{caches[-1].name}, written {age_h:.1f} h ago")
+    yield from _caches(folder)
+
+
+def _caches(folder: Path) -> Iterator[Finding]:
+    """What each partition's newest generation says of itself in clear."""
+    from gated.store.cachefile import generations, read_checked, read_note
+    from gated.store.cachetable import check_header
+    from gated.store.sql import ReadOnly, StoreError
+    from gated.wire.rows import PARTITIONS
+
+    for partition in PARTITIONS:
+        name = f"cache {partition}"
+        found = generations(folder, partition)
+        if not found:
+            yield Finding(name, "warn", "none", "everybody is referred: gated cache status says what sync waits for")
+            continue
+        path = found[max(found)]
+        file = ReadOnly(path, functools.partial(check_header, path))
+        try:
+            with file.connection() as connection:
+                note, as_of = read_note(path, connection), read_checked(path, connection)
+            age_h = (datetime.now(UTC) - as_of).total_seconds() / 3600
+            yield Finding(name, "ok", f"{note.rows} rows, segment {note.serial}, confirmed {age_h:.1f} h ago")
+        except StoreError as bad:
+            yield Finding(name, "fail", str(bad), "gated cache verify --repair; sync fetches it again by itself")
+        finally:
+            file.close()
 
 
 def keys(config: Config) -> Iterator[Finding]:
@@ -244,10 +266,19 @@ def keys(config: Config) -> Iterator[Finding]:
             continue
         if info.st_size != 32:
             yield Finding(label, "fail", f"{path} has {info.st_size} bytes, not 32", "copy it again from HQ, in binary")
+        elif name == "cache" and path == config.keys.cache and _beside(info, config):
+            todo = "give it as a credential (docs/install.md, Keys): whoever takes this disk has the key too"
+            yield Finding(
+                label, "warn" if config.keys.cache_on_disk else "fail", f"{path} lies on the cache's disk", todo
+            )
         elif secret and info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield Finding(label, "fail", f"{path} is open to other users", f"chmod 600 {path}")
         else:
             yield Finding(label, "ok", str(path))
+
+
+def _beside(key: os.stat_result, config: Config) -> bool:
+    return config.store.dir.exists() and key.st_dev == config.store.dir.stat().st_dev
 
 
 def disk(config: Config) -> Iterator[Finding]:
