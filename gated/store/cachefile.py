@@ -253,6 +253,11 @@ class CacheFile:
         """The epoch's key, wrapped for this lane."""
         return read_about(self.path, self._sql, "key")
 
+    def rewrap(self, wrapped: bytes) -> None:
+        """The epoch's key as HQ wraps it now: the lane has a new key of its own, or what lay here does not open."""
+        with self._transaction():
+            self._say("key", wrapped)
+
     def apply(self, changes: Iterable[Change], serial: int, chain: bytes, built: datetime, *, may_lift: bool) -> int:
         """One segment (or day) and its serial, in one transaction; how many rows changed. Whatever `changes` raises
         leaves everything as it was. Not `may_lift`: raises `LiftNotSigned` for a tombstone of a row that is there, and

@@ -112,11 +112,11 @@ class Copy:
         follower = self._follower
         if follower is None:
             return b""
-        with self._guarded(follower), follower.lock:
+        with self.guarded(follower), follower.lock:
             return follower.file.floor
 
     @contextmanager
-    def _guarded(self, follower: Follower | None) -> Iterator[None]:
+    def guarded(self, follower: Follower | None) -> Iterator[None]:
         """Turns errors into `SyncRefused`, and sets a generation aside that is damaged or not HQ's."""
         try:
             with in_words(self.partition):
@@ -158,12 +158,12 @@ class Copy:
         keys sign since, which only HQ's root can name, and numbers may begin anew.
 
         Raises `SyncRefused`; what is here then stays as it is."""
-        self._agree(base, head)
+        self.agree(base, head)
         self._base = base
         follower = self._follower
-        with self._guarded(follower):
+        with self.guarded(follower):
             if follower is None or self._elsewhere(follower, base, head, same_keys):
-                self._renew(base, head, floor)
+                self.renew(base, head, floor)
                 return True
             if follower.note.serial > head.serial:  # by an announcement, which this head does not know yet
                 return False
@@ -173,17 +173,20 @@ class Copy:
                 log.info("only a snapshot leads on", partition=self.partition, why=str(gap.__cause__))
                 if base.snapshot is None:
                     raise SyncRefused(Why.MISSING, f"{self.partition} segments", "and HQ has no snapshot") from gap
-                self._renew(base, head, floor)
+                self.renew(base, head, floor)
                 return True
             follower.confirm(head, floor)
             self._look()
             return steps > 0
 
-    def _agree(self, base: Base, head: Head) -> None:
+    def agree(self, base: Base, head: Head) -> None:
+        """Raises `SyncRefused` unless both are of this partition, and of one state."""
         if {base.partition, head.partition} != {self.partition}:
             raise SyncRefused(Why.SWAPPED_PARTITION, f"{self.partition} base and head")
         if base.epoch != head.epoch or base.serial > head.serial:
             raise SyncRefused(Why.MIXED, f"{self.partition} base and head", "they are not of one state")
+        if base.serial == head.serial and base.chain != head.chain:
+            raise SyncRefused(Why.MIXED, f"{self.partition} base and head", "they name two chains")
 
     def _elsewhere(self, follower: Follower, base: Base, head: Head, same_keys: bool) -> bool:
         """Whether no segment leads from here to HQ's head. Raises `SyncRefused` where HQ's head is not after this."""
@@ -203,7 +206,7 @@ class Copy:
             return True
         return False
 
-    def _renew(self, base: Base, head: Head, floor: bytes) -> None:
+    def renew(self, base: Base, head: Head, floor: bytes) -> None:
         """A new generation from the base, brought to the head, in the place of the one that counts."""
         number = max([self._last_bad(), *generations(self._folder, self.partition)], default=0) + 1
         made = path_of(self._building, self.partition, number)
@@ -273,6 +276,20 @@ class Copy:
                 Why.NO_KEY, path, f"HQ knows no lane {self._lane}: gated cache key, then gated-hq lane add"
             ) from no
 
+    def mend_key(self) -> bool:
+        """Keep the key as HQ wraps it now, where that is another: the lane has a new key of its own, or somebody put
+        one there that does not open. Whether it was; raises `SyncRefused`."""
+        follower = self._follower
+        if follower is None:
+            return False
+        wrapped = self.key(self.standing.epoch)
+        with self.guarded(follower), follower.lock:
+            if follower.file.wrapped == wrapped:
+                return False
+            follower.file.rewrap(wrapped)
+        log.info("epoch's key replaced", partition=self.partition, epoch=self.standing.epoch)
+        return True
+
     def _make_room(self, manifest: Manifest) -> None:
         """Drop what nobody needs any more where the disk is too full for a snapshot. Raises `SyncRefused`."""
         needed = snapshot.still_needed(manifest, self._spool)
@@ -319,7 +336,7 @@ class Copy:
             if (follower := self._follower) is None:
                 raise SyncRefused(Why.SKIPPED, what, "this lane has no generation yet")
             try:
-                with self._guarded(follower):
+                with self.guarded(follower):
                     follows(follower.note, tip)
                     if segment is None:
                         raise SyncRefused(Why.SKIPPED, what, "too large to ride along: it comes from HQ's server")

@@ -104,7 +104,7 @@ class Follower:
             chain = self._proven(own.serial, own.chain, base, head)
             steps = 0
             while (now := self.note).serial < head.serial:
-                step = _next(now.serial, head, chain)
+                step = next_step(now.serial, head, chain)
                 self._apply(step, base, head, chain)
                 steps += 1
         except SyncRefused as no:
@@ -137,6 +137,10 @@ class Follower:
                     raise Forked from bad
                 raise
         return {each.serial: each for each in (start, *found)}
+
+    def chain_from(self, base: Base, head: Head) -> dict[int, IndexEntry]:
+        """Every segment from the base to the head. Raises `SyncRefused`."""
+        return self._proven(base.serial, base.chain, base, head)
 
     def _pages(self, serial: int, head: Head) -> dict[int, bytes]:
         first, last = bundle.page_of(serial + 1), bundle.page_of(head.serial)
@@ -190,7 +194,7 @@ class Follower:
             self.file.apply(changes, tip.serial, chain, tip.built, may_lift=may_lift or tip.partition not in GUARDED)
 
 
-def _next(serial: int, head: Head, chain: dict[int, IndexEntry]) -> Step:
+def next_step(serial: int, head: Head, chain: dict[int, IndexEntry]) -> Step:
     """What leads furthest from `serial`: a day, or the next segment. `chain`: proven."""
     fitting = [day for day in head.days if day.first - 1 <= serial < day.last <= head.serial]
     if fitting:
