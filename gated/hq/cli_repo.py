@@ -21,6 +21,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, fo
 _SIGN = click.option(
     "--sign", "signing", type=_FILE, multiple=True, required=True, metavar="KEYFILE", help="A secret key. Repeatable."
 )
+_TO = click.option(
+    "--to", type=click.Path(path_type=Path, file_okay=False), help="Sign into this folder, without the online key."
+)
 _KEEPERS = {
     "root": "a person, in a safe of their own; used once a year and after a theft, on a machine without a network",
     "targets": "the policy office; used when policy, models or certificates change, then back into the safe",
@@ -219,34 +222,60 @@ def _warning(role: "RoleState", repository: "Repository", now: datetime) -> str:
 
 
 @repo.command(
-    epilog="\b\nExample:\n  gated-hq repo add /srv/gated tw.toml --as policy/tw.toml"
-    " --sign targets.key --sign online.key"
+    epilog="\b\nExamples:\n  gated-hq repo add /srv/gated tw.toml --as policy/tw.toml"
+    " --sign targets.key --sign online.key\n"
+    "  gated-hq repo add copy-of-gated tw.toml --as policy/tw.toml --sign targets.key --to /media/stick/tw"
 )
 @_FOLDER
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--as", "path", required=True, metavar="TARGET", help="Such as policy/tw.toml, models/..., csca/...")
 @_SIGN
+@_TO
 @_JSON
-def add(folder: Path, file: Path, path: str, signing: tuple[Path, ...], as_json: bool) -> None:
+def add(folder: Path, file: Path, path: str, signing: tuple[Path, ...], to: Path | None, as_json: bool) -> None:
     """Put FILE as a signed target, new or in another's place. All lanes that want it fetch it."""
     with _faults():
-        version = _repository(folder).put({path: file.read_bytes()}, _signers(signing), datetime.now(UTC))
-    _answer(as_json, f"{path}: put; timestamp {version}", target=path, timestamp=version)
+        _change(_repository(folder), path, file.read_bytes(), signing, to, as_json)
 
 
 @repo.command(epilog="\b\nExample:\n  gated-hq repo remove /srv/gated crl/old.crl --sign targets.key --sign online.key")
 @_FOLDER
 @click.argument("path", metavar="TARGET")
 @_SIGN
+@_TO
 @_JSON
-def remove(folder: Path, path: str, signing: tuple[Path, ...], as_json: bool) -> None:
+def remove(folder: Path, path: str, signing: tuple[Path, ...], to: Path | None, as_json: bool) -> None:
     """Take a signed target away."""
     with _faults():
         repository = _repository(folder)
         if not any(path in role.targets for role in repository.roles()):
             fail(f"{path} is not a target of {folder}; gated-hq repo status --json lists them")
-        version = repository.put({path: None}, _signers(signing), datetime.now(UTC))
-    _answer(as_json, f"{path}: taken away; timestamp {version}", target=path, timestamp=version)
+        _change(repository, path, None, signing, to, as_json)
+
+
+def _change(
+    repository: "Repository", path: str, data: bytes | None, signing: Sequence[Path], to: Path | None, as_json: bool
+) -> None:
+    done, now = "taken away" if data is None else "put", datetime.now(UTC)
+    if to is None:
+        version = repository.put({path: data}, _signers(signing), now)
+        _answer(as_json, f"{path}: {done}; timestamp {version}", target=path, timestamp=version)
+    else:
+        repository.propose({path: data}, _signers(signing), now, to)
+        text = f"{path}: to be {done}, signed in {to}: bring it in with gated-hq repo take"
+        _answer(as_json, text, target=path, proposal=str(to))
+
+
+@repo.command(epilog="\b\nExample:\n  gated-hq repo take /srv/gated /media/stick/tw --sign online.key")
+@_FOLDER
+@click.argument("proposal", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@_SIGN
+@_JSON
+def take(folder: Path, proposal: Path, signing: tuple[Path, ...], as_json: bool) -> None:
+    """Bring in what was signed elsewhere with --to: so the policy office's key never comes near the online one."""
+    with _faults():
+        version = _repository(folder).take(proposal, _signers(signing), datetime.now(UTC))
+    _answer(as_json, f"{proposal}: taken in; timestamp {version}", timestamp=version)
 
 
 @repo.command(

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ DELEGATED: Final[Mapping[str, str]] = {
     "control-base": "control/base.json",
 }
 """Delegated roles and the one pattern of targets that each owns; all else is the targets role's own."""
+HASHES: Final = ["sha256"]
 STATES_KEPT: Final = 20
 """So many of the last snapshots, and what they name, stay for whoever is in the middle of fetching."""
 
@@ -84,6 +86,30 @@ def read_state(folder: Path, cut_short: bool = False) -> State:
     if "targets" not in targets:
         raise RepositoryFault(f"{folder}: the snapshot does not name targets.json: bring the folder back from a copy")
     return State(_read(folder, f"{roots[-1].version}.root.json", Root)[0], timestamp, snapshot, targets)
+
+
+def take_proposal(folder: Path, role: str, state: State, now: datetime) -> tuple[bytes, dict[str, bytes]]:
+    """Put the next version of a role, signed elsewhere, into a state: its bytes, and the new files by their names on
+    the disk. Raises `RepositoryFault`."""
+    if role not in state.targets:
+        raise RepositoryFault(f"{folder}: this repository has no role {role!r}")
+    was = state.targets[role].signed
+    metadata, data = _read(folder, f"{was.version + 1}.{role}.json", Targets)
+    if metadata.signed.version != was.version + 1 or not holds(state.delegator(role), role, metadata):
+        raise RepositoryFault(f"{folder}: not signed by the keys of {role}, or not made of the present state")
+    if metadata.signed.is_expired(now):
+        raise RepositoryFault(f"{folder}: has expired; make it anew")
+    files: dict[str, bytes] = {}
+    for path, target in metadata.signed.targets.items():
+        if was.targets.get(path) != target:
+            name = target.get_prefixed_paths()[0]
+            try:
+                files[name] = (folder / "targets" / name).read_bytes()
+                target.verify_length_and_hashes(files[name])
+            except (OSError, LengthOrHashMismatchError):
+                raise _altered(folder / "targets" / name) from None
+    state.targets[role] = metadata
+    return data, files
 
 
 def read_roots(folder: Path) -> list[Root]:

@@ -24,19 +24,16 @@ from typing import Final
 import structlog
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import (
-    DelegatedRole,
-    Delegations,
     Metadata,
     MetaFile,
     Root,
-    Snapshot,
     TargetFile,
     Targets,
-    Timestamp,
 )
 
 from gated.hq.metadata import (
     DELEGATED,
+    HASHES,
     TOP,
     State,
     holds,
@@ -44,11 +41,13 @@ from gated.hq.metadata import (
     read_roots,
     read_state,
     sync,
+    take_proposal,
     tidy,
+    versions,
     write,
 )
 from gated.hq.signers import RepositoryFault, Signers, public_key
-from gated.hq.signing import USUAL, Lifetimes, Signing, check_apart, enough, lacks, names, set_keys
+from gated.hq.signing import USUAL, Lifetimes, Signing, check_apart, enough, first_state, lacks, names, set_keys
 from gated.wire.bundle import JUMP_MAX, target_path, tip_message
 
 __all__ = ("Lifetimes", "Repository", "RepositoryFault", "RoleState", "Signers")
@@ -56,7 +55,6 @@ __all__ = ("Lifetimes", "Repository", "RepositoryFault", "RoleState", "Signers")
 ONLINE: Final = "online"
 """Not a role: every role that the online key signs for, rotated in one go."""
 _PATH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,7}")
-_HASHES: Final = ["sha256"]
 _BUSY_S: Final = 20.0
 
 
@@ -105,31 +103,7 @@ class Repository:
         made._metadata, made._targets = folder / "metadata", folder / "targets"
         if (made._metadata / "timestamp.json").exists():
             raise RepositoryFault(f"{folder} has a signed repository already; nothing was changed")
-        if len({*root, *targets, online, lift}) < len(root) + len(targets) + 2:
-            raise RepositoryFault("the same key is given twice: root, targets, online and lift each have their own")
-        first = Root(expires=now)
-        for role, keys, threshold in (
-            ("root", root, root_threshold),
-            ("targets", targets, 1),
-            ("snapshot", (online,), 1),
-            ("timestamp", (online,), 1),
-        ):
-            set_keys(first, role, (), keys, threshold)
-        delegations = Delegations(
-            {}, {role: DelegatedRole(role, [], 1, True, [pattern]) for role, pattern in DELEGATED.items()}
-        )
-        top = Targets(expires=now, delegations=delegations)
-        set_keys(top, "people", (), (online,), 1)
-        set_keys(top, "control", (), (online,), 1)
-        set_keys(top, "control-base", (), (online, lift), 2)
-        state = State(
-            Metadata(first),
-            Metadata(Timestamp(expires=now)),
-            Metadata(Snapshot(expires=now)),
-            {"targets": Metadata(top), **{role: Metadata(Targets(expires=now)) for role in DELEGATED}},
-        )
-        for _, metadata in state.by_role():
-            metadata.signed.version = 0
+        state = first_state(root, root_threshold, targets, online, lift, now)
         for each in (made._metadata, made._targets):
             make_folder(each)
         with made._locked():
@@ -214,27 +188,42 @@ class Repository:
         Raises `RepositoryFault`, changing nothing, where a key that is needed is not among `signers`."""
         if not 0 <= past <= JUMP_MAX:
             raise RepositoryFault(f"a version above {JUMP_MAX} would be refused by every lane")
-        for path in targets:
-            if not _PATH.fullmatch(path):
-                raise RepositoryFault(
-                    f"{path[:80]!r} cannot be a target: names of letters, digits, '.', '_', '-', with /"
-                )
         with self._locked():
             state = read_state(self._metadata)
-            changed: set[str] = set()
-            files: dict[str, bytes] = {}
-            for path, data in targets.items():
-                role = state.owner(path)
-                listed = state.targets[role].signed.targets
-                was = listed.pop(path, None)
-                if data is not None:
-                    listed[path] = TargetFile.from_data(path, data, _HASHES)
-                    files[listed[path].get_prefixed_paths()[0]] = data
-                if was != listed.get(path):
-                    changed.add(role)
+            changed, files = _apply(state, targets)
             if past:
                 changed.update(role for role in state.targets if enough(state.delegator(role), role, signers))
             return self._publish(state, changed, files, signers, now, past=past)
+
+    def propose(self, targets: Mapping[str, bytes | None], signers: Signers, now: datetime, to: Path) -> None:
+        """Sign targets of one role without the online key, into a folder `to` (a stick) that `take` brings in: so the
+        offline key and the online key need never be on one machine. Raises `RepositoryFault`."""
+        with self._locked():
+            state = read_state(self._metadata)
+        changed, files = _apply(state, targets)
+        if len(changed) != 1:
+            raise RepositoryFault(f"a proposal changes the targets of one role, not of {len(changed)}")
+        for role in changed:
+            data = Signing(state, state.root.signed, signers, now, self.lifetimes).sign(role, state.targets[role])
+            name = f"{state.targets[role].signed.version}.{role}.json"
+        with _written(to):
+            _write_files(to / "targets", files)
+            write(to / name, data)
+            sync(to)
+
+    def take(self, proposal: Path, signers: Signers, now: datetime) -> int:
+        """Bring in what `propose` signed; the timestamp's version. Raises `RepositoryFault`, changing nothing, where it
+        was not made of the present state or is not what was signed."""
+        with self._locked():
+            state = read_state(self._metadata)
+            given: dict[str, bytes] = {}
+            files: dict[str, bytes] = {}
+            for _, role in versions(proposal):
+                given[role], more = take_proposal(proposal, role, state, now)
+                files.update(more)
+            if not given:
+                raise RepositoryFault(f"{proposal}: no proposal lies there; gated-hq repo add --to makes one")
+            return self._publish(state, set(), files, signers, now, given=given)
 
     def rotate(
         self, role: str, old: Sequence[bytes], new: Sequence[bytes], threshold: int, signers: Signers, now: datetime
@@ -283,13 +272,14 @@ class Repository:
         signers: Signers,
         now: datetime,
         *,
+        given: Mapping[str, bytes] | None = None,
         next_root: Metadata[Root] | None = None,
         root_alone: bool = False,
         past: int = 0,
     ) -> int:
-        """Sign what changed, what is due and what its keys no longer vouch for; write it; show it. The version of the
-        timestamp. Nothing is written before everything is signed. `root_alone`: where root's keys are all that is at
-        hand, nothing else is signed unless it must be."""
+        """Sign what changed (but for what is `given`, signed), what is due and what its keys no longer vouch for; write
+        it; show it. The version of the timestamp. Nothing is written before everything is signed. `root_alone`: where
+        root's keys are all that is at hand, nothing else is signed unless it must be."""
         was_root = state.root.signed
         if next_root is None and self._due("root", was_root.expires, now) and enough(was_root, "root", signers):
             next_root = copy.deepcopy(state.root)
@@ -298,18 +288,20 @@ class Repository:
         written: dict[str, bytes] = {}
         for role, metadata in state.targets.items():
             named_by = state.delegator(role, root)
-            old = role not in changed and holds(named_by, role, metadata)
-            if old and not (self._due(role, metadata.signed.expires, now) and enough(named_by, role, signers)):
-                continue
-            data = signing.sign(role, metadata)
+            data = (given or {}).get(role)
+            if data is None:
+                old = role not in changed and holds(named_by, role, metadata)
+                if old and not (self._due(role, metadata.signed.expires, now) and enough(named_by, role, signers)):
+                    continue
+                data = signing.sign(role, metadata)
             written[f"{metadata.signed.version}.{role}.json"] = data
-            state.snapshot.signed.meta[f"{role}.json"] = MetaFile.from_data(metadata.signed.version, data, _HASHES)
+            state.snapshot.signed.meta[f"{role}.json"] = MetaFile.from_data(metadata.signed.version, data, HASHES)
         snapshot = state.snapshot
         stale = written or past or not holds(root, "snapshot", snapshot)
         if stale or (self._due("snapshot", snapshot.signed.expires, now) and not root_alone):
             data = signing.sign("snapshot", snapshot)
             written[f"{snapshot.signed.version}.snapshot.json"] = data
-            state.timestamp.signed.snapshot_meta = MetaFile.from_data(snapshot.signed.version, data, _HASHES)
+            state.timestamp.signed.snapshot_meta = MetaFile.from_data(snapshot.signed.version, data, HASHES)
         shown = {}
         if written or not root_alone or not holds(root, "timestamp", state.timestamp):
             shown["timestamp.json"] = signing.sign("timestamp", state.timestamp)
@@ -328,22 +320,14 @@ class Repository:
 
     def _write(self, files: Mapping[str, bytes], written: Mapping[str, bytes], shown: Mapping[str, bytes]) -> None:
         """Target files, then metadata that nobody asks for yet, then what shows them: each durable before the next."""
-        try:
-            for name, data in files.items():
-                path = self._targets / name
-                make_folder(path.parent)
-                if not path.exists() or path.read_bytes() != data:
-                    write(path, data)
-                    sync(path.parent)
+        with _written(self.folder):
+            _write_files(self._targets, files)
             for name, data in written.items():
                 write(self._metadata / name, data)
             sync(self._metadata)
             for name, data in shown.items():
                 write(self._metadata / name, data)
                 sync(self._metadata)
-        except OSError as bad:
-            why = (bad.strerror or "cannot be written").lower()
-            raise RepositoryFault(f"{bad.filename or self.folder}: {why}; lanes go on with what was there") from None
 
     def _due(self, role: str, expires: datetime, now: datetime) -> bool:
         return expires - now < self.lifetimes.of(role) / 3
@@ -369,3 +353,40 @@ class Repository:
             yield
         finally:
             os.close(descriptor)
+
+
+def _apply(state: State, targets: Mapping[str, bytes | None]) -> tuple[set[str], dict[str, bytes]]:
+    """Change what the roles list: (the roles that changed, the files by their names on the disk)."""
+    changed: set[str] = set()
+    files: dict[str, bytes] = {}
+    for path, data in targets.items():
+        if not _PATH.fullmatch(path):
+            raise RepositoryFault(f"{path[:80]!r} cannot be a target: letters, digits, '.', '_' and '-', parted by /")
+        role = state.owner(path)
+        listed = state.targets[role].signed.targets
+        was = listed.pop(path, None)
+        if data is not None:
+            listed[path] = TargetFile.from_data(path, data, HASHES)
+            files[listed[path].get_prefixed_paths()[0]] = data
+        if was != listed.get(path):
+            changed.add(role)
+    return changed, files
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    make_folder(folder)
+    for name, data in files.items():
+        path = folder / name
+        make_folder(path.parent)
+        if not path.exists() or path.read_bytes() != data:
+            write(path, data)
+            sync(path.parent)
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as bad:
+        why = (bad.strerror or "cannot be written").lower()
+        raise RepositoryFault(f"{bad.filename or folder}: {why}; lanes go on with what was there") from None

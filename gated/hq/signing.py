@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 
 from gated.hq.metadata import DELEGATED, TOP, State, holds
 from gated.hq.signers import RepositoryFault, Signers, public_key
@@ -42,7 +42,7 @@ class Signing:
     """One act of signing: with the keys that `root` names, and where another root was there before, with its too."""
 
     def __init__(
-        self, state: State, root: Root, signers: Signers, now: datetime, lifetimes: Lifetimes, past: int
+        self, state: State, root: Root, signers: Signers, now: datetime, lifetimes: Lifetimes, past: int = 0
     ) -> None:
         self._state, self._root, self._signers = state, root, signers
         self._before, self._past = state.root.signed, past
@@ -70,6 +70,33 @@ class Signing:
         state = self._state
         top = (("timestamp", state.timestamp), ("snapshot", state.snapshot), ("targets", state.targets["targets"]))
         return all(holds(self._before, role, metadata) for role, metadata in top)
+
+
+def first_state(
+    root: Sequence[bytes], root_threshold: int, targets: Sequence[bytes], online: bytes, lift: bytes, now: datetime
+) -> State:
+    """A repository before anything is signed: who may sign what, everything at version 0. Raises `RepositoryFault`."""
+    if len({*root, *targets, online, lift}) < len(root) + len(targets) + 2:
+        raise RepositoryFault("the same key is given twice: root, targets, online and lift each have their own")
+    first = Root(expires=now)
+    set_keys(first, "root", (), root, root_threshold)
+    set_keys(first, "targets", (), targets, 1)
+    set_keys(first, "snapshot", (), (online,), 1)
+    set_keys(first, "timestamp", (), (online,), 1)
+    delegated = {role: DelegatedRole(role, [], 1, True, [pattern]) for role, pattern in DELEGATED.items()}
+    top = Targets(expires=now, delegations=Delegations({}, delegated))
+    set_keys(top, "people", (), (online,), 1)
+    set_keys(top, "control", (), (online,), 1)
+    set_keys(top, "control-base", (), (online, lift), 2)
+    state = State(
+        Metadata(first),
+        Metadata(Timestamp(expires=now)),
+        Metadata(Snapshot(expires=now)),
+        {"targets": Metadata(top), **{role: Metadata(Targets(expires=now)) for role in DELEGATED}},
+    )
+    for _, metadata in state.by_role():
+        metadata.signed.version = 0
+    return state
 
 
 def names(state: State, role: str) -> set[str]:
