@@ -21,13 +21,15 @@ from typing import Any
 from gated.control import Client, Status, Unavailable
 from gated.control_views import Snapshot
 from gated.hq import keys
-from gated.hq.publisher import publish
 from gated.hq.registers import EnrolledFinger, Person, Register
 from gated.hq.registers import Paper as RegisteredPaper
+from gated.store.cachefile import path_of
 from gated.store.outbox import OutboxReader
 from gated.wire.facts import Fact, TicketSettled, VerdictReached
 from gated.wire.record import Head, Record, follow
+from gated.wire.rows import PARTITIONS
 from models.manifest import model
+from tests.hw_sim.cachefiles import of_register
 from tests.hw_sim.happenings import Body, Topology
 from tests.hw_sim.papers import Paper, passport
 from tests.hw_sim.site import INPUTS, LAMPS, POLICY, REQUESTS
@@ -71,6 +73,7 @@ class Rig:
         self.process: subprocess.Popen[bytes] | None = None
         self.dice = random.Random(3)
         self._persons = 0
+        self.generation = 0
 
     @property
     def toml(self) -> Path:
@@ -109,10 +112,13 @@ class Rig:
         )
         return paper
 
-    def publish(self) -> Path:
-        """A new generation of the cache."""
-        secret = keys.secret(self.folder / "keys" / "cache.key")
-        return publish(self.register, self.store, secret, "rig", datetime.now(UTC), 0o644)[0]
+    def publish(self) -> dict[str, Path]:
+        """A new generation of the cache: what sync would have made of what HQ publishes. The file of each partition."""
+        self.generation += 1
+        private = keys.secret(self.folder / "keys" / "cache.key")
+        name, now = f"{SITE}/{LANE}", datetime.now(UTC)
+        of_register(self.register, self.store, private, name, built=now, generation=self.generation)
+        return {each: path_of(self.store, each, self.generation) for each in PARTITIONS}
 
     # -- the process
 

@@ -17,6 +17,7 @@ from paho.mqtt.publish import single
 from gated.hq.archive import Archive
 from gated.hq.orders import Asked, carry
 from gated.mqtt import Broker
+from gated.store.cachefile import path_of
 from gated.wire import link
 from gated.wire.facts import LaneBooted, VerdictReached
 from gated.wire.orders import Action
@@ -223,8 +224,10 @@ def test_a_corrupt_database_is_set_aside_and_the_lane_serves(rig: Rig) -> None:
 def test_a_cache_that_is_damaged_or_of_another_key_closes_the_lane_until_it_is_replaced(rig: Rig) -> None:
     paper = known(rig)
     rig.start()
-    bad = rig.store / "cache-2.db"
-    bad.write_bytes(b"no cache at all, " * 1000)
+    path_of(rig.store, "people", 2).write_bytes(b"no cache at all, " * 1000)
+    rig.serves(paper)  # by the one before
+    assert not rig.logged("cache cannot be used")
+    path_of(rig.store, "people", 1).unlink()
     # noticed when the next passenger is looked up, who is then shown the way to an officer
     rig.bench.insert(paper.lines)
     seen = rig.until(lambda now: now["devices"]["cache"] == "lost")
@@ -232,11 +235,12 @@ def test_a_cache_that_is_damaged_or_of_another_key_closes_the_lane_until_it_is_r
     seen = rig.wait("closed")
     assert seen["faults"] == ["cache"]
     rig.alarmed("device_lost", "cache:corrupt")
-    assert "cache-2.db" in rig.logged("cache cannot be used")[-1]["what"]
+    assert "cache-people-2.db" in rig.logged("cache cannot be used")[-1]["what"]
+    rig.generation = 2  # that number is taken
     rig.publish()
     rig.serves(paper)
     rig.assert_nothing_lost()
-    (verdict,), _ = rig.tickets()[1]
+    (verdict,), _ = rig.tickets()[2]
     assert verdict.decision == "refer" and verdict.reason in ("look_up_failed", "lane_fault")
     assert rig.end() == 0
     other = rig.folder / "keys" / "other.key"

@@ -25,12 +25,15 @@ from gated.wire.facts import CODE_MAX
 from gated.wire.orders import Action, Order
 from gated.wire.seal import open_sealed, public_of
 from tests.hw_sim import virtual
+from tests.hw_sim.cachefiles import CacheFiles
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.links import MemoryByteLink
 from tests.hw_sim.simlane import sim_folder
 from tests.test_daemon_app import Watched
 
 MEI = Peer(1001, 1001, 42, "mei", frozenset({"gated-tech"}))
+SYNC = Peer(901, 901, 44, "gated-sync", frozenset())
+NAME = "sim/sim"
 UPLINK = Peer(900, 900, 43, "gated-uplink", frozenset())
 HQ_ORDERS = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
@@ -362,15 +365,73 @@ def test_an_uplink_that_is_silent_is_gone(folder: Path) -> None:
 
 def test_the_cache_is_shown_in_ages_and_counts(folder: Path) -> None:
     async def script(lane: Asked) -> None:
-        shown = await lane.ask(control.ShowCache())
-        assert shown["generation"] == 1
-        assert shown["epoch"] == "1"
-        assert shown["file"] == "cache-1.db"
-        assert 0 <= shown["age_s"] < 60, "by the lane's clock"
-        lane.app.look_up._close()
-        assert (await lane.refused(control.ShowCache())).code is Code.REFUSED
+        shown = (await lane.ask(control.ShowCache()))["partitions"]
+        assert shown.keys() == {"people", "control"}
+        people = shown["people"]
+        assert (people["file"], people["generation"], people["epoch"], people["serial"]) == (
+            "cache-people-1.db",
+            1,
+            1,
+            0,
+        )
+        assert people["rows"] > 0 and people["state"] == "fresh"
+        assert (await lane.ask(control.Status()))["cache"] == {"people": "fresh", "control": "fresh"}
 
-    play(folder, script, passengers=2)
+    lane = play(folder, script, passengers=2)
+    told = lane.facts(facts.CacheMoved)
+    assert {(fact.partition, fact.generation, fact.freshness) for fact in told} == {
+        ("people", 1, "fresh"),
+        ("control", 1, "fresh"),
+    }
+
+
+def test_a_lane_without_a_cache_says_so(folder: Path) -> None:
+    async def script(lane: Asked) -> None:
+        lane.app.look_up._folder = folder / "gone"
+        await asyncio.sleep(6.0)
+        assert (await lane.refused(control.ShowCache())).code is Code.REFUSED
+        assert (await lane.ask(control.Status()))["cache"] == {}
+
+    play(folder, script)
+
+
+def test_what_sync_applied_is_looked_at_at_once(folder: Path) -> None:
+    async def script(lane: Asked) -> None:
+        key = (folder / "cache.key").read_bytes()
+        now = lane.clock.now().utc
+        with CacheFiles(folder, key, NAME, built=now, generation=2, epoch=2) as cache:
+            cache.put_flags(1, frozenset({"exit_ban"}))
+        assert (await lane.ask(control.SyncTold("control", ""), SYNC)) == {}
+        await asyncio.sleep(0.1)
+        shown = (await lane.ask(control.ShowCache()))["partitions"]
+        assert (shown["control"]["generation"], shown["control"]["epoch"]) == (2, 2)
+
+    play(folder, script)
+
+
+def test_a_refusal_of_sync_is_one_alarm_until_something_changes(folder: Path) -> None:
+    async def script(lane: Asked) -> None:
+        for why in ("rolled_back", "rolled_back", "altered", "", "altered"):
+            await lane.ask(control.SyncTold("people", why), SYNC)
+        await asyncio.sleep(1.0)
+
+    lane = play(folder, script)
+    alarms = [f.detail for f in lane.facts(facts.AlarmRaised) if f.code == "sync_refused"]
+    assert alarms == ["people rolled_back", "people altered", "people altered"]
+
+
+def test_a_cache_that_ages_is_told_at_every_step(folder: Path) -> None:
+    """Offline: nothing is confirmed any more, and the policy says what that is called."""
+
+    async def script(lane: Asked) -> None:
+        for hours in (0.2, 24, 14 * 24):
+            lane.clock.step(hours * 3600)
+            await asyncio.sleep(12.0)
+
+    lane = play(folder, script)
+    aged = [f.detail for f in lane.facts(facts.AlarmRaised) if f.code == "cache_aged"]
+    assert [each for each in aged if each.startswith("control")] == ["control late", "control stale", "control expired"]
+    assert {f.freshness for f in lane.facts(facts.CacheMoved)} >= {"fresh", "late", "stale", "expired"}
 
 
 def test_every_watcher_sees_the_last_change_however_slow_it_is(folder: Path) -> None:

@@ -9,6 +9,8 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
+from gated.hq.registers import Register
+from gated.hq.sealing import person_row
 from gated.store import cachefile
 from gated.store.cache import Cache
 from gated.store.cachefile import CacheFile, CacheNote
@@ -174,3 +176,19 @@ def epoch_key(file: Path, lane_private: bytes, lane: str) -> bytes:
 def newest(folder: Path, partition: str, lane_private: bytes, lane: str) -> Cache:
     """The newest generation of a partition, opened as the lane does it."""
     return Cache(max(cachefile.generations(folder, partition).items())[1], lane_private, lane)
+
+
+def of_register(
+    register: Register, folder: Path, lane_private: bytes, lane: str, *, built: datetime, generation: int = 1
+) -> None:
+    """What sync would have made of what HQ publishes of its register."""
+    with CacheFiles(folder, lane_private, lane, built=built, generation=generation) as cache:
+        for person in register.people():
+            cache.put_person(person_row(person))
+            for paper in person.papers:
+                cache.put_document(paper.issuer, paper.number, person.subject)
+            if person.personal_number is not None:
+                cache.put_personal_number(person.personal_number, person.subject)
+            cache.put_flags(person.subject, person.flags)
+        for status in register.statuses():
+            cache.put_document_flags(status.paper.issuer, status.paper.number, status.flags)

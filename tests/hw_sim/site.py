@@ -11,8 +11,8 @@ from pathlib import Path
 from drivers.links import Pin
 from gated.hq import keys
 from gated.hq.enrolment import NotEnrolled
-from gated.hq.publisher import publish
 from gated.hq.registers import Register
+from tests.hw_sim.cachefiles import of_register
 from tests.hw_sim.counter import Counter
 from tests.hw_sim.gallery import GalleryError, Person, Show, candidates, show
 from tests.hw_sim.glasses import READERS, section
@@ -98,7 +98,7 @@ def prepare(folder: Path, plan: Plan, everybody: Sequence[Person], say: Callable
     try:
         plan = _enrol(register, plan, everybody, say)
         cache_key = keys.secret(folder / "keys" / "cache.key")
-        publish(register, folder / "store", cache_key, "demo", datetime.now(UTC))
+        of_register(register, folder / "store", cache_key, f"{SITE}/{LANE}", built=datetime.now(UTC))
     finally:
         register.close()
     plan.write(folder)

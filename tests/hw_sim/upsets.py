@@ -12,6 +12,8 @@ from typing import Any
 from gated.lane import events as ev
 from gated.lane.core import State
 from gated.lane.events import Door
+from gated.store.cachefile import path_of
+from gated.wire.rows import PARTITIONS
 from tests.hw_sim.simlane import VirtualLane
 from tests.hw_sim.touch import Fault as Garbled
 from tests.hw_sim.video import Fault as Video
@@ -149,11 +151,9 @@ def _refuse(on: bool) -> Callable[[VirtualLane], None]:
 
 def _cache(gone: bool) -> Callable[[VirtualLane], None]:
     def act(lane: VirtualLane) -> None:
-        here, there = lane.folder / "cache-1.db", lane.folder / "away.db"
-        (here.rename(there) if gone else there.rename(here)) if (here if gone else there).exists() else None
-        look_up = lane.app.look_up
-        if gone and look_up.cache is not None:
-            look_up.cache.close()
+        for partition in PARTITIONS:
+            here, there = path_of(lane.folder, partition, 1), lane.folder / f"away-{partition}"
+            (here.rename(there) if gone else there.rename(here)) if (here if gone else there).exists() else None
 
     return act
 
