@@ -7,21 +7,25 @@ repository's folder, proven by what is signed there (`gated.wire.bundle`) and se
 import hashlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from gated.hq.metadata import make_folder, sync
 from gated.hq.partition import Partition, Segment, Written
+from gated.hq.published import PublisherState
 from gated.wire.bundle import (
     PAGE_SEGMENTS,
     SCHEMA,
+    AuditTable,
     BundleError,
     Chunk,
+    Day,
     Manifest,
     Snapshot,
+    audit_path,
     chunk_path,
+    day_path,
     index_page,
     manifest_path,
     page_path,
@@ -76,19 +80,40 @@ def put_file(path: Path, data: bytes, mode: int = 0o644) -> Written:
     return durable(path, lambda write: write(data), mode)
 
 
+def written(path: Path) -> Written:
+    """What lies there. Raises `OSError`."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return Written(digest.digest(), file.tell())
+
+
 # -- segments and days ---------------------------------------------------------------------------------------------
 
 
 def write_segment(path: Path, partition: Partition, serial: int, changes: Iterable[Change], rows: int) -> Written:
     """Segment `serial`; `changes` in order of place."""
     note = SegmentNote(SCHEMA, "segment", partition.name, partition.epoch, serial, serial, rows)
-    return durable(path, lambda write: pack(note, changes, write))
+    return durable(path, _packing(note, changes))
 
 
-def write_day(path: Path, partition: Partition, first: int, last: int) -> Written:
-    """Of each place that changed since the last day its last word alone."""
-    note = SegmentNote(SCHEMA, "day", partition.name, partition.epoch, first, last, partition.touched)
-    return durable(path, lambda write: pack(note, partition.last_words(), write))
+def take_day(database: Path, folder: Path, name: str, epoch: int) -> Day:
+    """The segments since the last day in one: of each place that changed its last word alone."""
+    with PublisherState.reading(database) as state:
+        part = Partition(state, name, epoch)
+        first, note = part.day_end[0] + 1, part.note
+        head = SegmentNote(SCHEMA, "day", name, epoch, first, note.serial, part.touched)
+        path = folder / day_path(name, epoch, first, note.serial)
+        file = durable(path, _packing(head, part.last_words()))
+        return Day(first, note.serial, note.chain, file.sha256, file.size)
+
+
+def take_audit(database: Path, folder: Path, name: str, epoch: int) -> AuditTable:
+    """The digests of every bucket as the partition is now."""
+    with PublisherState.reading(database) as state:
+        part = Partition(state, name, epoch)
+        serial = part.note.serial
+        file = put_file(folder / audit_path(name, epoch, serial), part.digests())
+        return AuditTable(serial, file.sha256)
 
 
 def read_segment(path: Path, partition: Partition, serial: int) -> dict[bytes, bytes | None]:
@@ -119,35 +144,28 @@ def segment_bytes(folder: Path, partition: Partition, segment: Segment) -> bytes
 # -- snapshots -----------------------------------------------------------------------------------------------------
 
 
-def take_snapshot(
-    database: Path, folder: Path, partition: str, epoch: int, progress: Progress | None = None
-) -> Snapshot:
-    """The whole partition as it is now, in chunks, on a connection of its own: segments go on meanwhile.
-
-    One that was cut short goes on where it ended, if no segment came since. Raises `OSError`, `sqlite3.Error`."""
-    connection = sqlite3.connect(database, isolation_level=None)
-    try:
-        connection.execute("PRAGMA query_only = 1")
-        connection.execute("BEGIN")
-        serial, chain, rows = connection.execute(
-            "SELECT serial, chain, rows FROM epochs WHERE partition = ? AND epoch = ?", (partition, epoch)
-        ).fetchone()
-        chunks: list[Chunk] = []
-        done = 0
-        source = connection.execute(f"SELECT place, blob FROM rows_{partition}_{epoch} ORDER BY place")
-        for piece in _pieces(source):
-            path = folder / chunk_path(partition, epoch, serial, len(chunks))
-            note = SegmentNote(SCHEMA, "chunk", partition, epoch, serial, serial, len(piece))
-            written = _as_written(path, note, piece) or durable(path, lambda w, n=note, p=piece: pack(n, p, w))
-            chunks.append(Chunk(piece[0][0], written.sha256, written.size))
+def take_snapshot(database: Path, folder: Path, name: str, epoch: int, progress: Progress | None = None) -> Snapshot:
+    """The whole partition in chunks. One that was cut short goes on where it ended, if no segment came since."""
+    chunks: list[Chunk] = []
+    done = 0
+    with PublisherState.reading(database) as state:
+        part = Partition(state, name, epoch)
+        note = part.note
+        for piece in _pieces(part.rows()):
+            path = folder / chunk_path(name, epoch, note.serial, len(chunks))
+            head = SegmentNote(SCHEMA, "chunk", name, epoch, note.serial, note.serial, len(piece))
+            file = _as_written(path, head, piece) or durable(path, _packing(head, piece))
+            chunks.append(Chunk(piece[0][0], file.sha256, file.size))
             done += len(piece)
             if progress is not None:
-                progress(done, rows)
-    finally:
-        connection.close()
-    manifest = encode(Manifest(SCHEMA, partition, epoch, serial, done, tuple(chunks)))
-    written = put_file(folder / manifest_path(partition, epoch, serial), manifest)
-    return Snapshot(serial, chain, done, written.sha256, written.size)
+                progress(done, note.rows)
+    manifest = encode(Manifest(SCHEMA, name, epoch, note.serial, done, tuple(chunks)))
+    file = put_file(folder / manifest_path(name, epoch, note.serial), manifest)
+    return Snapshot(note.serial, note.chain, done, file.sha256, file.size)
+
+
+def _packing(note: SegmentNote, changes: Iterable[Change]) -> Source:
+    return lambda write: pack(note, changes, write)
 
 
 def _pieces(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[Change]]:
@@ -166,14 +184,12 @@ def _pieces(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[Change]]:
 def _as_written(path: Path, note: SegmentNote, piece: list[Change]) -> Written | None:
     """The chunk that lies there already, if it is this one."""
     try:
-        data = path.read_bytes()
         with path.open("rb") as file:
             unpacked = Unpacked(file)
-            if unpacked.note != note or list(unpacked) != piece:
-                return None
-    except (OSError, BundleError):
+            same = unpacked.note == note and list(unpacked) == piece
+        return written(path) if same else None
+    except (OSError, BundleError):  # it is written anew
         return None
-    return Written(hashlib.sha256(data).digest(), len(data))
 
 
 def drop(path: Path) -> None:

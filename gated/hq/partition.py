@@ -3,7 +3,7 @@
 In the publisher's database (`gated.hq.published`); the files that lanes fetch are written by `gated.hq.bundles`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -169,7 +169,7 @@ class Partition:
             (*self._own, serial, file.sha256, file.size, chain, len(changes), lifts, built.isoformat()),
         )
         self._db.executemany(
-            f"INSERT OR IGNORE INTO touched_{self._id} VALUES (?)", ((place,) for place in sorted(changes))
+            f"INSERT OR REPLACE INTO touched_{self._id} VALUES (?, ?)", ((place, serial) for place in sorted(changes))
         )
         self._update(serial=serial, chain=chain)
         return Segment(serial, file.sha256, file.size, chain, len(changes), lifts, built)
@@ -229,14 +229,14 @@ class Partition:
         tables = f"touched_{self._id} t LEFT JOIN rows_{self._id} r USING (place)"
         yield from self._db.execute(f"SELECT t.place, r.blob FROM {tables} ORDER BY t.place")
 
-    def add_day(self, first: int, file: Written, lifts: bool, built: datetime) -> None:
+    def add_day(self, day: Day, built: datetime) -> None:
         """The segments since `first` are in a day, whose file is on the disk."""
-        note = self.note
+        lifts = any(segment.lifts for segment in self.segments(day.first, day.last))
         self._db.execute(
             "INSERT INTO days VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*self._own, first, note.serial, note.chain, file.sha256, file.size, lifts, built.isoformat()),
+            (*self._own, day.first, day.last, day.chain, day.sha256, day.size, lifts, built.isoformat()),
         )
-        self._db.execute(f"DELETE FROM touched_{self._id}")
+        self._db.execute(f"DELETE FROM touched_{self._id} WHERE serial <= ?", (day.last,))
 
     def days(self) -> list[tuple[Day, bool]]:
         """(day, whether it lifts anything), in order."""
@@ -294,19 +294,25 @@ class Partition:
         known = f"SELECT count(*) FROM buckets_{self._id} WHERE digest IS NOT NULL"
         return BUCKETS - int(self._db.execute(known).fetchone()[0])
 
-    def digests(self, progress: Callable[[int], None] | None = None) -> bytes:
-        """The digest of every bucket: those are made anew that have changed."""
+    def refresh_digests(self) -> None:
+        """Make those anew that have changed, and keep them."""
+        made = list(self._stale_digests())
+        self._db.executemany(f"INSERT OR REPLACE INTO buckets_{self._id} VALUES (?, ?)", made)
+
+    def _stale_digests(self) -> Iterator[tuple[int, bytes]]:
         own = self._id
-        rows = self._db.execute(f"SELECT bucket, digest FROM buckets_{own} WHERE digest IS NOT NULL")
-        found: dict[int, bytes] = dict(rows.fetchall())
+        rows = self._db.execute(f"SELECT bucket FROM buckets_{own} WHERE digest IS NOT NULL")
+        fresh = {row[0] for row in rows}
         for bucket in range(BUCKETS):
-            if bucket not in found:
+            if bucket not in fresh:
                 inside = self._db.execute(
                     f"SELECT place, blob FROM rows_{own} WHERE place >= ? AND place < ? ORDER BY place",
                     bucket_range(bucket),
                 )
-                found[bucket] = bucket_digest(inside)
-                self._db.execute(f"INSERT OR REPLACE INTO buckets_{own} VALUES (?, ?)", (bucket, found[bucket]))
-            if progress is not None:
-                progress(bucket + 1)
-        return b"".join(found[bucket] for bucket in range(BUCKETS))
+                yield bucket, bucket_digest(inside)
+
+    def digests(self) -> bytes:
+        """The digest of every bucket, in order: those that are known, and the others from their rows."""
+        known = dict(self._db.execute(f"SELECT bucket, digest FROM buckets_{self._id} WHERE digest IS NOT NULL"))
+        known.update(self._stale_digests())
+        return b"".join(known[bucket] for bucket in range(BUCKETS))

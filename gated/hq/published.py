@@ -58,7 +58,7 @@ _ROWS_SQL = """
 CREATE TABLE rows_{0} (place BLOB PRIMARY KEY, blob BLOB NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE owned_{0} (subject INTEGER NOT NULL, place BLOB NOT NULL, PRIMARY KEY (subject, place)) WITHOUT ROWID;
 CREATE INDEX owners_{0} ON owned_{0} (place, subject);
-CREATE TABLE touched_{0} (place BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE touched_{0} (place BLOB PRIMARY KEY, serial INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE buckets_{0} (bucket INTEGER PRIMARY KEY, digest BLOB);
 """
 """Of one epoch: sealed rows; which links are whose; what changed since the last day; digests (NULL: stale)."""
@@ -118,6 +118,19 @@ class PublisherState:
     def close(self) -> None:
         """Idempotent."""
         self.db.close()
+
+    @classmethod
+    @contextmanager
+    def reading(cls, path: Path) -> "Iterator[PublisherState]":
+        """The same database as it is at this moment, on a connection of its own, whatever is written meanwhile."""
+        made = cls.__new__(cls)
+        made.path, made.db = path, sqlite3.connect(path, isolation_level=None)
+        try:
+            made.db.execute("PRAGMA query_only = 1")
+            made.db.execute("BEGIN")
+            yield made
+        finally:
+            made.db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

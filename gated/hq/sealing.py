@@ -195,7 +195,11 @@ def add_control(draft: Draft, register: Register, whats: Iterable[int | bytes]) 
             partition.wait(what, SLOTS_FULL)
             continue
         if flags - published:
-            draft.put(draft.sealer.rows.place(*slots(len(standing))), FlagsRow(flags - published))
+            try:
+                draft.put(draft.sealer.rows.place(*slots(len(standing))), FlagsRow(flags - published))
+            except NotSealed:
+                partition.wait(what, TOO_LONG)
+                continue
         if published - flags:
             partition.wait(what, LIFT)
 
@@ -209,8 +213,12 @@ def rewrite_control(draft: Draft, register: Register, whats: Iterable[int | byte
             draft.partition.wait(what, UNREADABLE)
             continue
         standing = _standing(draft, slots)
-        if flags and standing[:1] != [flags]:
-            draft.put(draft.sealer.rows.place(*slots(0)), FlagsRow(flags))
+        try:
+            if flags and standing[:1] != [flags]:
+                draft.put(draft.sealer.rows.place(*slots(0)), FlagsRow(flags))
+        except NotSealed:
+            draft.partition.wait(what, TOO_LONG)
+            continue
         for slot in range(1 if flags else 0, len(standing)):
             draft.take(draft.sealer.rows.place(*slots(slot)))
 

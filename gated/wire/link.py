@@ -13,7 +13,7 @@ from gated.wire import codec
 from gated.wire.codec import WireError, limited
 
 ROOT: Final = "gate/v1"
-LEAVES: Final = frozenset({"birth", "death", "telemetry", "event", "ack", "cmd", "answer"})
+LEAVES: Final = frozenset({"birth", "death", "telemetry", "event", "ack", "cmd", "answer", "announce"})
 EVENT_FILTER: Final = f"{ROOT}/+/+/event"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 STREAMS_MAX: Final = 256
@@ -28,6 +28,11 @@ def topic(site: str, lane: str, leaf: str) -> str:
     if not _NAME.fullmatch(site) or not _NAME.fullmatch(lane) or leaf not in LEAVES:
         raise ValueError("site and lane are 1 to 32 lower-case letters, digits and '-'")
     return f"{ROOT}/{site}/{lane}/{leaf}"
+
+
+def announce_topic() -> str:
+    """Where HQ says to all lanes, retained, that it has published (`gated.wire.bundle.Announcement`)."""
+    return topic("hq", "all", "announce")
 
 
 def place(name: str) -> tuple[str, str, str]:
@@ -171,6 +176,7 @@ __all__ = [
     "Span",
     "Telemetry",
     "WireError",
+    "announce_topic",
     "decode",
     "encode",
     "place",
