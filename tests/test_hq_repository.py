@@ -289,7 +289,7 @@ def test_hq_set_back_to_an_older_copy_goes_past_what_lanes_know(
     seen = client.look(NOW)
     assert seen.timestamp == known + 1 and seen.target("people/head.json") == b"after"
     with pytest.raises(RepositoryFault, match="refused by every lane"):
-        back.put({}, keys("online"), NOW, past=JUMP_MAX + 1)
+        back.put({}, keys("online"), NOW, past=known + JUMP_MAX + 2)
 
 
 # -- rotation --------------------------------------------------------------------------------------------------------

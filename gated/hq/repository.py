@@ -186,10 +186,10 @@ class Repository:
         hand is signed anew, with a greater version.
 
         Raises `RepositoryFault`, changing nothing, where a key that is needed is not among `signers`."""
-        if not 0 <= past <= JUMP_MAX:
-            raise RepositoryFault(f"a version above {JUMP_MAX} would be refused by every lane")
         with self._locked():
             state = read_state(self._metadata)
+            if past > state.timestamp.signed.version + JUMP_MAX:
+                raise RepositoryFault(f"more than {JUMP_MAX} versions ahead would be refused by every lane")
             changed, files = _apply(state, targets)
             if past:
                 changed.update(role for role in state.targets if enough(state.delegator(role), role, signers))
