@@ -27,7 +27,8 @@ from gated.notify import notify, watchdog_s
 from gated.store.acks import AckedHeads
 from gated.store.flight import Flights, ReceiptIgnored
 from gated.store.outbox import OutboxReader
-from gated.store.sql import StoreCorrupt, StoreError
+from gated.store.sql import StoreError
+from gated.sync.control import Announced
 from gated.wire import link, orders
 from gated.wire.codec import WireError
 
@@ -62,10 +63,12 @@ class Uplink:
     """One lane's line to HQ. `run` until stopped; every failure is waited out."""
 
     def __init__(
-        self, site: str, lane: str, broker: Broker, flights: Flights, control: Client, pace: Pace = Pace()
-    ) -> None:
+        self, site: str, lane: str, broker: Broker, flights: Flights,
+        control: Client, pace: Pace = Pace(), sync: Client | None = None,
+    ) -> None:  # fmt: skip
         self._site, self._lane, self._broker, self._flights = site, lane, broker, flights
-        self._control, self._pace = control, pace
+        self._control, self._pace, self._sync = control, pace, sync
+        self._news = (link.announce_topic(),) if sync else ()
         self._inbox: SimpleQueue[Happening] = SimpleQueue()
         self._backoff = Backoff(pace.retry_s_min, pace.retry_s_max)
         self._session: Session | None = None
@@ -120,7 +123,7 @@ class Uplink:
             self._broker,
             f"gated-{self._site}-{self._lane}",
             self._inbox,
-            subscribe=[(self._topic("ack"), 1), (self._topic("cmd"), 1)],
+            subscribe=[(name, 1) for name in (self._topic("ack"), self._topic("cmd"), *self._news)],
             will=Publication(self._topic("death"), death, retain=True),
         )
         self._session.start()
@@ -158,6 +161,8 @@ class Uplink:
                 self._receipt(happened)
             case Received(topic=topic) if topic == self._topic("cmd"):
                 self._order(happened)
+            case Received(topic=topic) if topic in self._news:
+                self._announced(happened)
             case Refused(reason=reason):
                 log.error("the broker threw a message away", why=reason)
 
@@ -327,6 +332,15 @@ class Uplink:
         if self._session is not None:
             self._session.publish(Publication(self._topic("answer"), answer, correlation=received.correlation))
 
+    def _announced(self, received: Received) -> None:
+        """Pass an announcement of HQ to the sync, which alone can tell what it is worth; one that does not run asks HQ
+        itself once it does."""
+        assert self._sync is not None
+        try:
+            self._sync.ask(Announced.of(received.payload))
+        except (ControlRefused, Unavailable, ValueError) as bad:
+            log.warning("announcement not passed on", why=str(bad))
+
 
 # -- the process
 
@@ -346,21 +360,14 @@ def build(conf: config.Config) -> Uplink:
         broker.context()
     except OSError as bad:
         raise conf.error(("uplink",), f"ca, certificate or key cannot be used: {bad}") from None
-    flights = Flights(OutboxReader(conf.store.dir / "lane.db"), _acked(conf.store.dir / "uplink.db"), up.inflight_max)
+    flights = Flights(
+        OutboxReader(conf.store.dir / "lane.db"),
+        AckedHeads.renewed(conf.store.dir / "uplink.db", mode=0o640),
+        up.inflight_max,
+    )
     pace = Pace(up.heartbeat_s, up.ack_s_max, up.retry_s_min, up.retry_s_max, up.inflight_max)
-    identity = conf.identity
-    return Uplink(identity.site, identity.id, broker, flights, Client(conf.control.socket, CONTROL_S_MAX), pace)
-
-
-def _acked(path: Path) -> AckedHeads:
-    """uplink.db; where it is damaged, a new one: records are then sent again, and HQ drops duplicates."""
-    try:
-        return AckedHeads(path, mode=0o640)
-    except StoreCorrupt as bad:
-        log.error("uplink database damaged: starting a new one", why=bad.why)
-        for tail in ("", "-wal", "-shm"):
-            path.with_name(path.name + tail).unlink(missing_ok=True)
-        return AckedHeads(path, mode=0o640)
+    identity, sync = conf.identity, Client(conf.sync.socket, CONTROL_S_MAX) if conf.sync else None
+    return Uplink(identity.site, identity.id, broker, flights, Client(conf.control.socket, CONTROL_S_MAX), pace, sync)
 
 
 def serve(conf: config.Config) -> int:

@@ -35,7 +35,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.lane": ("gated.wire", "gated.icao"),
     "gated.biometrics": ("models", "gated.icao"),
     "gated.store": ("gated.wire",),
-    "gated.uplink": _SHARED,
+    "gated.uplink": (*_SHARED, "gated.sync.control"),  # what it may ask the sync for; nothing else of it
     "gated.sync": (*_SHARED, "gated.control_socket"),
     "gated.daemon": _BELOW_DAEMON,
     "gated.cli": (*_BELOW_DAEMON, "gated.lazy", "gated.daemon", "gated.uplink", "gated.sync", "gated.mqtt"),

@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from gated.store.sql import BUSY_S, ReadOnly, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
+
+log = structlog.get_logger()
 
 APPLICATION_ID: Final = 0x67617465
 VERSION: Final = 1
@@ -36,6 +40,17 @@ class AckedHeads:
         except BaseException:
             self._lock.release()
             raise
+
+    @classmethod
+    def renewed(cls, path: Path, *, mode: int = 0o600) -> "AckedHeads":
+        """The file; where it is damaged, a new one: records are then sent again, and HQ drops duplicates."""
+        try:
+            return cls(path, mode=mode)
+        except StoreCorrupt as bad:
+            log.error("uplink database damaged: starting a new one", why=bad.why)
+            for tail in ("", "-wal", "-shm"):
+                path.with_name(path.name + tail).unlink(missing_ok=True)
+            return cls(path, mode=mode)
 
     def _prepare(self) -> None:
         run = self._connection.execute
