@@ -26,7 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "order": ("gated.hq.cli_orders:order", "Give one lane an officer's order and wait for its answer."),
     "enrol": ("gated.hq.cli_registers:enrol", "Enrol people in HQ's register."),
     "repo": ("gated.hq.cli_repo:repo", "The signed repository: make it, see it, sign, renew, rotate keys."),
-    "publish": ("gated.hq.cli_registers:publish", "Publish the register as a lane's cache."),
+    "control": ("gated.hq.cli_control:control", "Ban people and documents, and lift it again."),
+    "publish": ("gated.hq.cli_publish:publish", "Publish to lanes what the register has."),
+    "epoch": ("gated.hq.cli_epochs:epoch", "Keys of what is published: begin a new one, destroy an old one."),
+    "lane": ("gated.hq.cli_epochs:lane", "Which lanes may open what is published."),
 }
 
 
@@ -50,11 +53,11 @@ def gated_hq() -> None:
     """
 
 
-def broker_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def broker_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
     """Where the broker is; `broker_of` makes them a `Broker`."""
     file = click.Path(path_type=Path, dir_okay=False, exists=True)
     for option in (
-        click.option("--host", required=True, envvar="GATED_HQ_BROKER", show_envvar=True, help="The broker."),
+        click.option("--host", required=required, envvar="GATED_HQ_BROKER", show_envvar=True, help="The broker."),
         click.option("--port", type=click.IntRange(1, 65535), help="8883 with TLS, 1883 without."),
         click.option("--plain", is_flag=True, help="Without TLS: for this machine's own broker alone."),
         click.option("--ca", type=file, help="Who vouches for the broker; the system's trust store otherwise."),

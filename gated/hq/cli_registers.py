@@ -1,8 +1,8 @@
-"""`gated-hq enrol` and `gated-hq publish`: HQ's register, and what lanes get of it."""
+"""`gated-hq enrol`: people into HQ's register."""
 
 import json
 import sqlite3
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from gated.icao.fingers import Finger
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_REGISTERS = click.option("--registers", required=True, type=_FILE, help="HQ's register (made new by enrol).")
-_KEY = click.option("--key", required=True, type=_FILE, help="HQ's data key: data.key.")
+REGISTERS = click.option("--registers", required=True, type=_FILE, help="HQ's register (made new by enrol).")
+KEY = click.option("--key", required=True, type=_FILE, help="HQ's data key: data.key.")
 
 
-def _register(path: Path, key: Path) -> "Register":
+def open_register(path: Path, key: Path) -> "Register":
     from gated.hq.keys import KeyFault, secret
     from gated.hq.registers import Register, RegisterFault
 
@@ -39,8 +39,8 @@ def _register(path: Path, key: Path) -> "Register":
     "      --finger right_index=ri.png --missing left_index=bandaged --finger left_thumb=lt.png\n"
     "  gated-hq enrol --registers registers.db --key data.key --file people.jsonl"
 )
-@_REGISTERS
-@_KEY
+@REGISTERS
+@KEY
 @click.option("--photo", type=_FILE, help="A picture of the face.")
 @click.option("--mrz", type=click.File(encoding="utf-8"), help="A file (-: input) with the document's MRZ lines.")
 @click.option(
@@ -63,6 +63,7 @@ def _register(path: Path, key: Path) -> "Register":
 )
 @click.option("--birth", type=click.DateTime(["%Y-%m-%d"]), help="Where the document does not say all of it.")
 @click.option("--models", type=click.Path(path_type=Path, file_okay=False), help="Where the networks lie.")
+@click.option("--urgent", is_flag=True, help="Lanes are to know within seconds, not at the next interval.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
 def enrol(
     registers: Path,
@@ -76,6 +77,7 @@ def enrol(
     category: str,
     birth: datetime | None,
     models: Path | None,
+    urgent: bool,
     as_json: bool,
 ) -> None:
     """Enrol one person (--photo, --mrz, --finger) or many (--file). The same personal number or document is the same
@@ -99,7 +101,7 @@ def enrol(
             day = birth.date() if birth else None
             fingers = _fingers(prints, missing, ppi)
             found = [(1, Application(text, photo, category, birth=day, fingers=fingers))]
-        done = _enrol_all(registers, key, found, models)
+        done = _enrol_all(registers, key, found, models, urgent)
     except (OSError, ModelError, UnicodeDecodeError) as bad:
         fail(str(bad))
     failed = sum(row["subject"] is None for row in done)
@@ -113,7 +115,11 @@ def enrol(
 
 
 def _enrol_all(
-    registers: Path, key: Path, found: "list[tuple[int, Application | NotEnrolled]]", models: Path | None
+    registers: Path,
+    key: Path,
+    found: "list[tuple[int, Application | NotEnrolled]]",
+    models: Path | None,
+    urgent: bool,
 ) -> list[dict[str, Any]]:
     """What became of each line. Raises `ModelError`."""
     from gated.biometrics.face import OnnxFaceEngine
@@ -125,13 +131,14 @@ def _enrol_all(
     engine = OnnxFaceEngine(*where)
     with_fingers = any(not isinstance(application, NotEnrolled) and application.fingers for _, application in found)
     finger_engine = OnnxFingerEngine(*where) if with_fingers else None
-    register = _register(registers, key)
+    register = open_register(registers, key)
     done: list[dict[str, Any]] = []
     for number, application in found:
         try:
             if isinstance(application, NotEnrolled):
                 raise application
-            person = register.enrol(person_of(application, engine, date.today(), finger_engine))
+            person = person_of(application, engine, date.today(), finger_engine)
+            person = register.enrol(person, urgent=urgent)
             fingers = list(dict.fromkeys(finger.position for finger in person.fingers))
             done.append(
                 {"line": number, "subject": person.subject, "documents": len(person.papers), "fingers": fingers}
@@ -167,31 +174,3 @@ def _fingers(prints: tuple[str, ...], missing: tuple[str, ...], ppi: float | Non
             except FingersRefused as bad:
                 raise click.UsageError(f"{option} {text}: {bad}") from None
     return offers
-
-
-@click.command(
-    epilog="\b\nExample:\n  gated-hq publish --registers registers.db --key data.key --cache-key cache.key"
-    " --epoch 2026-11 /var/lib/gated"
-)
-@_REGISTERS
-@_KEY
-@click.option("--cache-key", required=True, type=_FILE, help="The partition's epoch key: cache.key.")
-@click.option("--epoch", required=True, help="The name of that key; a new key gets a new name.")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
-def publish(registers: Path, key: Path, cache_key: Path, epoch: str, folder: Path) -> None:
-    """Publish the register as the next cache generation into a lane's FOLDER ([store] dir)."""
-    from gated.hq.keys import KeyFault, secret
-    from gated.hq.publisher import NotPublished
-    from gated.hq.publisher import publish as build
-    from gated.hq.registers import RegisterFault
-
-    if not registers.exists():
-        fail(f"{registers}: there is no such file; gated-hq enrol makes it")
-    register = _register(registers, key)
-    try:
-        path, note = build(register, folder, secret(cache_key), epoch, datetime.now(UTC))
-    except (KeyFault, RegisterFault, NotPublished) as bad:
-        fail(str(bad))
-    finally:
-        register.close()
-    click.echo(f"{path}: generation {note.generation}, {note.rows} rows, epoch {note.epoch}")

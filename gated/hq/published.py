@@ -7,6 +7,7 @@ are, which belong to one person, and when they changed. One writer a partition: 
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,17 +145,22 @@ class PublisherState:
             raise
 
     @contextmanager
-    def only_publisher(self) -> Iterator[None]:
-        """One publisher a database, over processes; the lock goes with its process. Raises `StateFault`."""
+    def only_publisher(self, wait_s: float = 30.0) -> Iterator[None]:
+        """One publisher at a time, over processes; the lock goes with its process. Raises `StateFault` where another
+        one does not let go of it within that time."""
         lock = self.path.with_name(self.path.name + ".lock")
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            until = time.monotonic() + wait_s
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise StateFault(f"{self.path}: another gated-hq publish is at work: try again") from None
+                    time.sleep(0.02)
             yield
-        except BlockingIOError:
-            raise StateFault(
-                f"{self.path}: another gated-hq publish works with it, and there is only ever one"
-            ) from None
         finally:
             os.close(descriptor)
 

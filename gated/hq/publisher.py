@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from gated.hq import bundles, epochs
+from gated.hq.announcer import Tips
 from gated.hq.heads import Heads
 from gated.hq.keys import KeyFault
 from gated.hq.metadata import make_folder
@@ -98,6 +99,7 @@ class Publisher:
         self._background = background
         self._heads = Heads(repository, signers)
         self._upkeep = Upkeep(self.folder, background, self._progress)
+        self._tips = Tips(repository, signers)
         make_folder(self.folder / "data")
 
     def close(self) -> None:
@@ -113,6 +115,10 @@ class Publisher:
     def urgent(self, now: datetime) -> Round:
         """What is urgent, and nothing else."""
         return self._round(now, lambda part: self._changes(part, now, urgent=True))
+
+    def announcement(self, done: Round) -> bytes:
+        """What lanes are told of a round, over MQTT."""
+        return self._tips.announcement(self.open_partitions(), done.version, done.built)
 
     @property
     def is_urgent(self) -> bool:

@@ -81,6 +81,8 @@ class Upkeep:
         taken = self._beside(part, "day", lambda: bundles.take_day(*where))
         if taken is None:
             return False
+        if taken.first != part.day_end[0] + 1:
+            return True  # another publisher was quicker
         with part.state.transaction():
             part.add_day(taken, now)
         log.info("day", partition=part.name, epoch=part.epoch, first=taken.first, last=taken.last, bytes=taken.size)
