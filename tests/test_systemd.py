@@ -12,12 +12,12 @@ import pytest
 
 from gated.cli import COMMANDS
 from gated.cli.here import EX_CONFIG
-from gated.config import Control
+from gated.config import Control, Sync
 from gated.lane.settings import Timing
 
 SYSTEMD = Path(__file__).resolve().parents[1] / "systemd"
 CAMERA = SYSTEMD / "gated-lane.service.d" / "network-camera.conf"
-UNITS = ("gated-lane", "gated-uplink")
+UNITS = ("gated-lane", "gated-uplink", "gated-sync")
 EXPOSURE_MAX = 1.5
 
 
@@ -58,7 +58,9 @@ def test_systemd_understands_the_units(unit: str, tmp_path: Path) -> None:
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
-@pytest.mark.parametrize(("unit", "more"), [("gated-lane", ()), ("gated-lane", (CAMERA,)), ("gated-uplink", ())])
+@pytest.mark.parametrize(
+    ("unit", "more"), [("gated-lane", ()), ("gated-lane", (CAMERA,)), ("gated-uplink", ()), ("gated-sync", ())]
+)
 def test_exposure(unit: str, more: tuple[Path, ...], tmp_path: Path) -> None:
     file = installed(unit, tmp_path, *more)
     done = subprocess.run(
@@ -89,6 +91,14 @@ def test_the_lane_has_no_network_and_the_uplink_no_device() -> None:
     assert [line.split(":")[0] for line in uplink["LoadCredential"]] == ["mqtt.key"]
     camera = settings("gated-lane", CAMERA)
     assert camera["IPAddressDeny"] == ["any", "any"] and len(camera["IPAddressAllow"]) == 1
+
+
+def test_the_sync_has_a_network_and_neither_a_device_nor_a_key_to_data() -> None:
+    sync = settings("gated-sync")
+    assert "DeviceAllow" not in sync and sync["PrivateDevices"] == ["yes"] and sync["DevicePolicy"] == ["closed"]
+    assert [line.split(":")[0] for line in sync["LoadCredential"]] == ["mqtt.key"]
+    assert str(Sync(url="https://hq", root=Path("root.json")).socket).startswith(f"/run/{sync['RuntimeDirectory'][0]}/")
+    assert "gated" in sync["SupplementaryGroups"][0].split() and sync["UMask"] == ["0007"]
 
 
 def test_inference_reports_to_nobody() -> None:
@@ -132,6 +142,7 @@ def test_users_and_groups_agree() -> None:
     defaults = {f.name: f.default for f in fields(Control)}
     assert wanted <= made
     assert defaults["uplink_user"] == settings("gated-uplink")["User"][0]
+    assert defaults["sync_user"] == settings("gated-sync")["User"][0]
     assert defaults["technician_group"] in settings("gated-lane")["SupplementaryGroups"][0].split()
     assert str(defaults["socket"]).startswith(f"/run/{settings('gated-lane')['RuntimeDirectory'][0]}/")
 
@@ -168,7 +179,7 @@ def test_users_and_folders_are_made(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     users = dict(line.split(":")[:3:2] for line in (tmp_path / "etc/passwd").read_text().splitlines())
-    assert {"gated", "gated-uplink"} <= users.keys()
+    assert {"gated", "gated-uplink", "gated-sync"} <= users.keys()
     store, keys = (tmp_path / "var/lib/gated").stat(), (tmp_path / "etc/gated/keys").stat()
     assert stat.S_IMODE(store.st_mode) == 0o3770 and store.st_uid == int(users["gated"])
     assert stat.S_IMODE(keys.st_mode) == 0o700 and keys.st_uid == 0

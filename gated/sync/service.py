@@ -24,6 +24,7 @@ from gated.control_socket import SocketTaken, serve
 from gated.mqtt import Backoff
 from gated.notify import notify, watchdog_s
 from gated.store.sql import StoreError
+from gated.sync.audit import Audited
 from gated.sync.control import REQUEST_BYTES_MAX, REQUESTS, Announced, SyncNow, SyncStatus, Verify
 from gated.sync.fetch import Fetcher, Server
 from gated.sync.refused import SyncRefused
@@ -229,9 +230,9 @@ class Service:
                 done = await self._thread(self._sync.audit, name, repair=repair)
                 return asdict(done) | {"why": ""}
             except (SyncRefused, StoreError) as no:
-                return {"partition": name, "why": str(no)}
+                return asdict(Audited(name)) | {"why": str(no)}
             except Stopping:
-                return {"partition": name, "why": "the sync stops"}
+                return asdict(Audited(name)) | {"why": "the sync stops"}
 
     async def _announced(self, payload: bytes) -> Answer:
         if not await self._thread(self._sync.announced, payload):
