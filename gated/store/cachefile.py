@@ -278,20 +278,19 @@ class CacheFile:
         added = replaced = removed = 0
         for place, blob in changes:
             found = run("SELECT value FROM rows WHERE key = ?", (place,)).fetchone()
-            if found is None:
-                if blob is not None:
-                    run("INSERT INTO rows VALUES (?, ?)", (place, blob))
-                    added += 1
-            elif found[0] == blob:
+            if (found[0] if found else None) == blob:
                 continue
-            elif not may_lift:
+            if found and not may_lift:
                 raise LiftNotSigned(self.path)
-            elif blob is None:
+            if blob is None:
                 run("DELETE FROM rows WHERE key = ?", (place,))
                 removed += 1
-            else:
+            elif found:  # UPDATE writes a row of the same length in place; INSERT OR REPLACE would not
                 run("UPDATE rows SET value = ? WHERE key = ?", (blob, place))
                 replaced += 1
+            else:
+                run("INSERT INTO rows VALUES (?, ?)", (place, blob))
+                added += 1
         return added, replaced, removed
 
     def confirm(self, at: datetime, floor: bytes) -> None:
