@@ -59,7 +59,8 @@ def test_systemd_understands_the_units(unit: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "more"), [("gated-lane", ()), ("gated-lane", (CAMERA,)), ("gated-uplink", ()), ("gated-sync", ())]
+    ("unit", "more"),
+    [("gated-lane", ()), ("gated-lane", (CAMERA,)), ("gated-uplink", ()), ("gated-sync", ())],
 )
 def test_exposure(unit: str, more: tuple[Path, ...], tmp_path: Path) -> None:
     file = installed(unit, tmp_path, *more)

@@ -34,6 +34,8 @@ FILES: Final = "files"
 _FLOOR: Final = kinds(Floor)
 _QUIET: Final = (Why.UNREACHABLE, Why.REPLAYED)
 """Not told to HQ: whoever cannot be reached is told nothing, and brokers repeat announcements."""
+_ASK: Final = (Why.SKIPPED, Why.WRONG_CHAIN, Why.LIFT_NOT_SIGNED, Why.MISSING)
+"""Of a tip: HQ's server may make it right. `MISSING`: there are no metadata here yet to prove it by."""
 
 
 class Stopping(Exception):
@@ -150,7 +152,7 @@ class Sync:
         base, head = state.bases.get(name), state.heads.get(name)
         if base is None or head is None:
             raise SyncRefused(Why.MISSING, f"{name} base and head", "HQ has signed none")
-        same_keys = _floor_of(copy.floor).online_keys in ((), state.floor.online_keys)
+        same_keys = set(_floor_of(copy.floor).online_keys) <= set(state.floor.online_keys)
         applied = copy.take(base, head, encode(state.floor), same_keys=same_keys)
         if name not in self._keyed:
             applied |= copy.mend_key()
@@ -210,7 +212,7 @@ class Sync:
                 return False
             self.copies[name].put(tip, signed.segment)
         except SyncRefused as no:
-            behind = no.why in (Why.SKIPPED, Why.WRONG_CHAIN, Why.LIFT_NOT_SIGNED)
+            behind = no.why in _ASK
             if last or not behind:
                 self._no(name, no, told=no.why is not Why.REPLAYED)
             return behind
