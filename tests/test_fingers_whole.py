@@ -19,8 +19,8 @@ from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.core import State
 from gated.lane.events import Device, Event, Now
-from gated.store.cache import FingerRow
 from gated.wire import facts
+from gated.wire.rows import FingerRow
 from tests.hw_sim import prints, virtual
 from tests.hw_sim.cast import INDEX_FINGERS, Cast, Enrolment, Manner, Passenger, Truth
 from tests.hw_sim.faces import RecordedFaces
