@@ -3,8 +3,9 @@
 import hashlib
 import io
 import os
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gated.hq.epochs import key_file
-from gated.hq.publisher import Publisher
 from gated.hq.published import PublisherState
-from gated.hq.registers import Paper, Person, Register
+from gated.hq.publisher import Publisher
+from gated.hq.registers import Paper, PaperStatus, Person, Register
 from gated.hq.repository import Repository, Signers
 from gated.wire.bundle import (
     PAGE_SEGMENTS,
@@ -123,7 +124,10 @@ class Reader:
         if base.snapshot is None:
             return {}
         data = (self.repo / manifest_path(self.partition, base.epoch, base.serial)).read_bytes()
-        assert (hashlib.sha256(data).digest(), len(data)) == (base.snapshot.manifest_sha256, base.snapshot.manifest_bytes)
+        assert (hashlib.sha256(data).digest(), len(data)) == (
+            base.snapshot.manifest_sha256,
+            base.snapshot.manifest_bytes,
+        )
         manifest = load(Manifest, data)
         rows: dict[bytes, bytes] = {}
         for number, chunk in enumerate(manifest.chunks):
@@ -188,3 +192,23 @@ def opened(rows: dict[bytes, bytes], key: EpochKey) -> Iterator[Any]:
 def random_people(count: int, first: int = 1) -> list[Person]:
     """So many strangers, each with a face of noise."""
     return [person(n, face=os.urandom(512)) for n in range(first, first + count)]
+
+
+def change(register: Register, dice: random.Random) -> None:
+    """One random change of the register, and what is known of a document."""
+    count = len(list(register.people()))
+    some = dice.randrange(1, count + 1) if count else 0
+    kind = dice.randrange(6)
+    if kind < 2 or not count:
+        register.enrol(person(count + 1))
+    elif kind == 2:
+        paper = Paper("TWN", f"4{dice.randrange(10**8):08}")
+        register.enrol(replace(register.person(some), papers=(paper,)))
+    elif kind == 3:
+        register.set_papers(some, register.person(some).papers[-1:])
+    elif kind == 4:
+        register.add_flags(some, {dice.choice(("wanted", "exit_ban", "watch"))}, urgent=dice.random() < 0.5)
+    else:
+        register.lift_flags(some)
+    known = frozenset(dice.sample(("lost", "stolen"), dice.randrange(3)))
+    register.set_status(PaperStatus(Paper("UTO", f"X{dice.randrange(5)}"), known))

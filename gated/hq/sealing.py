@@ -6,7 +6,7 @@ keyed as well, tells so without opening it.
 
 import hmac
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gated.hq.partition import Partition
@@ -221,29 +221,3 @@ def rewrite_control(draft: Draft, register: Register, whats: Iterable[int | byte
             continue
         for slot in range(1 if flags else 0, len(standing)):
             draft.take(draft.sealer.rows.place(*slots(slot)))
-
-
-def rows_of(key: bytes, people: Iterable[Person], statuses: Iterable[PaperStatus]) -> Mapping[str, dict[bytes, bytes]]:
-    """Partition -> place -> sealed row of so few people that they fit into memory: for a lane that is set up without
-    HQ (a demonstration, a test). What leads to two people leads to nobody."""
-    sealer = EpochKey.of(key)
-    found: dict[str, dict[bytes, bytes]] = {"people": {}, "control": {}}
-    owners: dict[bytes, set[int]] = {}
-
-    def put(partition: str, parts: tuple[str, ...], row: Row) -> None:
-        place = sealer.place(*parts)
-        found[partition][place] = sealer.sealed(place, row, os.urandom(NONCE_BYTES))
-
-    for person in people:
-        put("people", of_subject(person.subject), person_row(person))
-        for parts in links(person):
-            owners.setdefault(sealer.place(*parts), set()).add(person.subject)
-            put("people", parts, DocumentRow(person.subject))
-        if person.flags:
-            put("control", of_flags(person.subject, 0), FlagsRow(person.flags))
-    for status in statuses:
-        put("control", of_status(status.paper.issuer, status.paper.number, 0), FlagsRow(status.flags))
-    for place, subjects in owners.items():
-        if len(subjects) > 1:
-            del found["people"][place]
-    return found
