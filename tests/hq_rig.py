@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -85,6 +84,13 @@ class Hq:
 
     def publisher(self, signers: Signers = BOTH, **options: Any) -> Publisher:
         return Publisher(self.register, self.state, self.keys, Repository(self.repo), signers, **options)
+
+    def row(self, partition: str, *parts: str, epoch: int = 1) -> Any:
+        """What a lane finds there, in clear; None: nothing."""
+        key = self.key(partition, epoch)
+        place = key.place(*parts)
+        blob = Reader(self.repo, partition).rows().get(place)
+        return None if blob is None else key.opened(place, blob)
 
     def key(self, partition: str, epoch: int = 1) -> EpochKey:
         return EpochKey.of(key_file(self.keys, partition, epoch).read_bytes())
@@ -187,11 +193,6 @@ class Reader:
 def opened(rows: dict[bytes, bytes], key: EpochKey) -> Iterator[Any]:
     """The rows in clear."""
     return (key.opened(place, blob) for place, blob in rows.items())
-
-
-def random_people(count: int, first: int = 1) -> list[Person]:
-    """So many strangers, each with a face of noise."""
-    return [person(n, face=os.urandom(512)) for n in range(first, first + count)]
 
 
 def change(register: Register, dice: random.Random) -> None:

@@ -22,18 +22,19 @@ from gated.biometrics.template import FingerTemplate, Format, View, decode, enco
 from gated.hq.cli import gated_hq
 from gated.hq.enrolment import Application, NotEnrolled, application_of, applications, person_of
 from gated.hq.fingers import FingerFile, FingersRefused, Offered, choose, enrolled
-from gated.hq.publisher import publish
 from gated.hq.registers import EnrolledFinger, Paper, Person, Register, RegisterFault
+from gated.hq.sealing import person_row
 from gated.icao.fingers import ORDER, Finger
-from gated.store.cache import Cache
 from gated.wire.codec import dump, dumps
 from gated.wire.codec import encode as encode_row
+from gated.wire.rows import PEOPLE, of_subject
 from gated.wire.seal import NONCE_BYTES, SealKey, derived, padded
 from tests.canaries import Canary
 from tests.canaries import found as canaries_in
 from tests.data import shared_data
+from tests.hq_rig import Hq
 from tests.networks import networks
-from tests.test_hq_registers import CACHE_KEY, DATA_KEY, NOW, SPECIMEN, TAIWANESE, TODAY, FixedEngine, person
+from tests.test_hq_registers import DATA_KEY, NOW, SPECIMEN, TAIWANESE, TODAY, FixedEngine, person
 
 SHORT = {"".join(word[0] for word in finger.value.split("_")): finger for finger in ORDER}
 """ri: right index, lt: left thumb, rr: right ring, rl: right little ..."""
@@ -449,11 +450,10 @@ def test_people_keep_their_fingers_and_new_ones_replace_all(tmp_path: Path) -> N
 
 def test_no_file_shows_a_finger(tmp_path: Path) -> None:
     """Sealed like the rest; a plain copy of them is found, or finding nothing would prove nothing."""
-    for name in ("hq", "lane"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "hq").mkdir()
     register = Register(tmp_path / "hq" / "registers.db", DATA_KEY)
     register.enrol(person(fingers=FINGERS))
-    publish(register, tmp_path / "lane", CACHE_KEY, "e1", NOW)
+    Hq(tmp_path / "hq").publisher().round(NOW)
     register.close()
     canaries = [Canary(f"template {n}", finger.template) for n, finger in enumerate(FINGERS)]
     canaries += [Canary("position", "right_index"), Canary("name", "CHENCANARY"), Canary("format", "iso19794-2")]
@@ -464,11 +464,10 @@ def test_no_file_shows_a_finger(tmp_path: Path) -> None:
 
 
 def test_the_lane_gets_position_format_and_template(tmp_path: Path) -> None:
-    register = Register(tmp_path / "registers.db", DATA_KEY)
-    register.enrol(person(fingers=FINGERS))
-    path, _ = publish(register, tmp_path, CACHE_KEY, "e1", NOW)
-    found = Cache(path, CACHE_KEY).by_person("A234567893")
-    assert found is not None
+    hq = Hq(tmp_path)
+    hq.register.enrol(person(fingers=FINGERS))
+    hq.publisher().round(NOW)
+    found = hq.row(PEOPLE, *of_subject(1))
     assert [(f.position, f.format, f.template) for f in found.fingers] == [
         (f.position, f.format, f.template) for f in FINGERS
     ]
@@ -523,9 +522,9 @@ def test_an_old_register_is_upgraded_whole_or_not_at_all(tmp_path: Path) -> None
 
 def test_a_register_of_a_newer_program_is_left_alone(tmp_path: Path) -> None:
     register = Register(tmp_path / "registers.db", DATA_KEY)
-    register.db.conn.execute("PRAGMA user_version = 2")
+    register.db.conn.execute("PRAGMA user_version = 3")
     register.close()
-    with pytest.raises(RegisterFault, match="edition 2, this program knows 1"):
+    with pytest.raises(RegisterFault, match="edition 3, this program knows 2"):
         Register(tmp_path / "registers.db", DATA_KEY)
 
 
@@ -552,12 +551,8 @@ def test_from_two_real_fingers_to_a_match_in_the_lane(tmp_path: Path) -> None:
     assert json.loads(done.output)[0]["fingers"] == ["right_index", "left_index"]
     data_key = (tmp_path / "keys" / "data.key").read_bytes()
     assert len(encode_row(Register(tmp_path / "registers.db", data_key).person(1))) < 4096  # templates, no picture
-    (tmp_path / "lane").mkdir()
-    cache_key = tmp_path / "keys" / "cache.key"
-    publishing = ["publish", *where, "--cache-key", str(cache_key), "--epoch", "e1", str(tmp_path / "lane")]
-    assert run.invoke(gated_hq, publishing).exit_code == 0
-    found = Cache(tmp_path / "lane" / "cache-1.db", cache_key.read_bytes()).by_person("A234567893")
-    assert found is not None and [f.position for f in found.fingers] == ["right_index", "left_index"]
+    found = person_row(Register(tmp_path / "registers.db", data_key).person(1))
+    assert [f.position for f in found.fingers] == ["right_index", "left_index"]
     right, left = (finger.template for finger in found.fingers)
     assert decode(right).views[0].finger is Finger.RIGHT_INDEX and len(right) < 2048
     for name, templates in (("10_4", (right, left)), ("11_4", (left, right)), ("12_1", (None, right))):

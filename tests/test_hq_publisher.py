@@ -72,13 +72,6 @@ def hq(tmp_path: Path) -> Iterator[Hq]:
     made.register.close()
 
 
-def row(hq: Hq, partition: str, *parts: str, epoch: int = 1) -> Any:
-    """What a lane finds there; None: nothing."""
-    key = hq.key(partition, epoch)
-    blob = Reader(hq.repo, partition).rows().get(key.place(*parts))
-    return None if blob is None else key.opened(key.place(*parts), blob)
-
-
 def flags(hq: Hq, subject: int) -> list[frozenset[str]]:
     """The slots of a person, as a lane finds them."""
     key, rows = hq.key(CONTROL), Reader(hq.repo, CONTROL).rows()
@@ -97,14 +90,14 @@ def test_a_lane_finds_who_was_enrolled_and_nobodys_name(hq: Hq, tmp_path: Path) 
     first = hq.register.enrol(person(permits=(permit,), fingers=(finger,), flags=frozenset({"exit_ban"})))
     hq.register.set_status(PaperStatus(Paper("UTO", "LOSTCANARY"), frozenset({"stolen"})))
     hq.publisher().round(NOW)
-    found = row(hq, PEOPLE, *of_subject(1))
+    found = hq.row(PEOPLE, *of_subject(1))
     assert isinstance(found, PersonRow)
     assert (found.face, found.face_model, found.birth) == (first.face, "m", first.birth)
     assert found.permits[0].entries_left == 2 and found.fingers[0].template == b"TEMPLATECANARY"
-    assert row(hq, PEOPLE, *of_document("TWN", "300000001")) == DocumentRow(1)
-    assert row(hq, PEOPLE, *of_personal_number("A000000001")) == DocumentRow(1)
+    assert hq.row(PEOPLE, *of_document("TWN", "300000001")) == DocumentRow(1)
+    assert hq.row(PEOPLE, *of_personal_number("A000000001")) == DocumentRow(1)
     assert flags(hq, 1) == [{"exit_ban"}]
-    assert row(hq, CONTROL, *of_status("UTO", "LOSTCANARY", 0)).flags == {"stolen"}
+    assert hq.row(CONTROL, *of_status("UTO", "LOSTCANARY", 0)).flags == {"stolen"}
     canaries = [Canary("name", "CHENCANARY"), Canary("finger", finger.template), Canary("number", "A000000001")]
     canaries += [Canary("document", "300000001"), Canary("lost", "LOSTCANARY"), Canary("flag", "exit_ban")]
     assert canaries_in(canaries, tmp_path) == []
@@ -141,12 +134,12 @@ def test_a_renewed_passport_leads_to_the_same_person_and_a_removed_one_to_nobody
     renewed = hq.register.enrol(person(papers=(Paper("TWN", "399999999"),), face=None, face_model=""))
     done = publishing.round(NOW + MINUTE)
     assert [segment.rows for each in done.done for segment in each.made] == [1]  # the new link, and nothing else
-    assert row(hq, PEOPLE, *of_document("TWN", "399999999")) == row(hq, PEOPLE, *of_document("TWN", "300000001"))
+    assert hq.row(PEOPLE, *of_document("TWN", "399999999")) == hq.row(PEOPLE, *of_document("TWN", "300000001"))
     assert Reader(hq.repo, PEOPLE).rows()[hq.key(PEOPLE).place(*of_subject(1))] == sealed_before
     hq.register.set_papers(1, renewed.papers[1:])
     publishing.round(NOW + 2 * MINUTE)
-    assert row(hq, PEOPLE, *of_document("TWN", "300000001")) is None
-    assert row(hq, PEOPLE, *of_document("TWN", "399999999")) == DocumentRow(1)
+    assert hq.row(PEOPLE, *of_document("TWN", "300000001")) is None
+    assert hq.row(PEOPLE, *of_document("TWN", "399999999")) == DocumentRow(1)
 
 
 def test_a_number_that_two_people_have_leads_to_neither_until_one_has_it_alone(hq: Hq) -> None:
@@ -157,12 +150,12 @@ def test_a_number_that_two_people_have_leads_to_neither_until_one_has_it_alone(h
     with hq.register.db.conn:
         hq.register._keep(replace(second, personal_number=first.personal_number), False)  # as no counter would
     publishing.round(NOW + MINUTE)
-    assert row(hq, PEOPLE, *of_personal_number("A000000001")) is None
-    assert row(hq, PEOPLE, *of_document("TWN", "300000001")) == DocumentRow(1)
+    assert hq.row(PEOPLE, *of_personal_number("A000000001")) is None
+    assert hq.row(PEOPLE, *of_document("TWN", "300000001")) == DocumentRow(1)
     with hq.register.db.conn:
         hq.register._keep(replace(first, personal_number=None), False)
     publishing.round(NOW + 2 * MINUTE)
-    assert row(hq, PEOPLE, *of_personal_number("A000000001")) == DocumentRow(2)
+    assert hq.row(PEOPLE, *of_personal_number("A000000001")) == DocumentRow(2)
 
 
 def test_nothing_new_is_no_segment_and_says_that_hq_has_looked(hq: Hq) -> None:
@@ -254,7 +247,7 @@ def test_with_the_online_key_bans_go_out_and_nothing_is_lifted(hq: Hq) -> None:
         control = online.round(NOW + minute * MINUTE).done[0]
         assert control.partition == CONTROL and dict(control.waiting) == {"lift": 2} and control.needs_lift_key
     assert flags(hq, 1) == [{"wanted"}, {"exit_ban"}] and flags(hq, 2) == [{"wanted"}]
-    assert row(hq, CONTROL, *of_status("UTO", "X", 0)).flags == {"lost"}
+    assert hq.row(CONTROL, *of_status("UTO", "X", 0)).flags == {"lost"}
     assert Reader(hq.repo, CONTROL).base.lifts == ()
     control = hq.publisher().round(NOW + 3 * MINUTE).done[0]
     assert [segment.lifts for segment in control.made] == [True] and not control.waiting
@@ -362,9 +355,9 @@ def test_what_is_urgent_overtakes_what_is_not(hq: Hq) -> None:
     assert publishing.is_urgent
     publishing.urgent(NOW + MINUTE)
     assert not publishing.is_urgent
-    assert flags(hq, 2) == [{"wanted"}] and flags(hq, 1) == [] and row(hq, PEOPLE, *of_subject(3)) is None
+    assert flags(hq, 2) == [{"wanted"}] and flags(hq, 1) == [] and hq.row(PEOPLE, *of_subject(3)) is None
     done = publishing.round(NOW + 2 * MINUTE)
-    assert flags(hq, 1) == [{"watch"}] and flags(hq, 2) == [{"wanted"}] and row(hq, PEOPLE, *of_subject(3))
+    assert flags(hq, 1) == [{"watch"}] and flags(hq, 2) == [{"wanted"}] and hq.row(PEOPLE, *of_subject(3))
     assert sum(segment.rows for each in done.done for segment in each.made) == 1 + 3
 
 
@@ -383,7 +376,7 @@ def test_the_service_publishes_what_is_urgent_between_its_rounds(hq: Hq) -> None
     assert flags(hq, 1) == [{"wanted"}] and Reader(hq.repo, PEOPLE).head.serial == 0
     hq.register.enrol(person(3), urgent=True)
     until(lambda: Reader(hq.repo, PEOPLE).head.serial == 1)
-    assert row(hq, PEOPLE, *of_subject(3)) and row(hq, PEOPLE, *of_subject(2)) is None
+    assert hq.row(PEOPLE, *of_subject(3)) and hq.row(PEOPLE, *of_subject(2)) is None
     stop.set()
     thread.join(20)
     assert not thread.is_alive()
@@ -452,7 +445,7 @@ def test_a_new_epoch_has_another_key_and_an_erased_one_is_gone(hq: Hq) -> None:
     assert (reader.head.epoch, reader.head.serial, reader.base.epoch) == (2, 0, 2)
     rows = reader.rows()
     assert len(rows) == len(old) and not rows.keys() & old.keys()
-    assert isinstance(row(hq, PEOPLE, *of_subject(2), epoch=2), PersonRow)
+    assert isinstance(hq.row(PEOPLE, *of_subject(2), epoch=2), PersonRow)
     with pytest.raises(SealError):
         list(opened(rows, hq.key(PEOPLE, 1)))
     key = unwrapped((hq.repo / key_path(PEOPLE, 2, LANE)).read_bytes(), LANE_PRIVATE, PEOPLE, 2, LANE)
@@ -513,7 +506,7 @@ def test_an_older_copy_of_the_database_signs_nothing_and_a_new_epoch_cures_it(hq
     assert Reader(hq.repo, PEOPLE).head == head
     epochs.begin(hq.state, hq.keys, PEOPLE, NOW, head.epoch)
     assert hq.publisher().round(NOW + 3 * MINUTE).done[1].fault is None
-    assert Reader(hq.repo, PEOPLE).head.epoch == 2 and row(hq, PEOPLE, *of_subject(2), epoch=2)
+    assert Reader(hq.repo, PEOPLE).head.epoch == 2 and hq.row(PEOPLE, *of_subject(2), epoch=2)
 
 
 def test_a_lost_database_begins_a_new_epoch(hq: Hq, tmp_path: Path) -> None:
@@ -523,7 +516,7 @@ def test_a_lost_database_begins_a_new_epoch(hq: Hq, tmp_path: Path) -> None:
     (tmp_path / "publish.db").unlink()
     hq.state = PublisherState(tmp_path / "publish.db")
     hq.publisher().round(NOW + MINUTE)
-    assert Reader(hq.repo, PEOPLE).head.epoch == 2 and row(hq, PEOPLE, *of_subject(1), epoch=2)
+    assert Reader(hq.repo, PEOPLE).head.epoch == 2 and hq.row(PEOPLE, *of_subject(1), epoch=2)
 
 
 def test_who_cannot_be_sealed_waits_and_nobody_else_does(hq: Hq) -> None:
@@ -534,11 +527,11 @@ def test_who_cannot_be_sealed_waits_and_nobody_else_does(hq: Hq) -> None:
     hq.register.enrol(person(1, fingers=big))
     hq.register.enrol(person(2))
     people = publishing.round(NOW + MINUTE).done[1]
-    assert dict(people.waiting) == {"too_long": 1} and row(hq, PEOPLE, *of_subject(1)).fingers == ()
-    assert row(hq, PEOPLE, *of_subject(2))
+    assert dict(people.waiting) == {"too_long": 1} and hq.row(PEOPLE, *of_subject(1)).fingers == ()
+    assert hq.row(PEOPLE, *of_subject(2))
     hq.register.enrol(person(1, fingers=big[:2]))
     people = publishing.round(NOW + 2 * MINUTE).done[1]
-    assert not people.waiting and len(row(hq, PEOPLE, *of_subject(1)).fingers) == 2
+    assert not people.waiting and len(hq.row(PEOPLE, *of_subject(1)).fingers) == 2
 
 
 def test_a_damaged_row_of_the_register_keeps_nobody_else_from_being_published(hq: Hq) -> None:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import stat
+import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,11 @@ from gated.biometrics.face import Embedding, Look, Threshold
 from gated.hq import keys
 from gated.hq.cli import gated_hq
 from gated.hq.enrolment import Application, NotEnrolled, application_of, applications, person_of
-from gated.hq.publisher import publish
-from gated.hq.registers import Paper, PaperStatus, Permit, Person, Register, RegisterFault
+from gated.hq.registers import Paper, PaperStatus, Person, Register, RegisterFault
 from gated.icao import mrz
-from gated.store.cache import Cache
 from tests.data import shared_data
 
-DATA_KEY, CACHE_KEY = bytes(range(32)), bytes(range(1, 33))
+DATA_KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 TODAY = date(2026, 11, 20)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TAIWANESE = "\n".join(
@@ -152,7 +151,7 @@ def test_the_file_tells_nothing_and_another_key_opens_nothing(tmp_path: Path, re
     found = b"".join(file.read_bytes() for file in tmp_path.glob("registers.db*"))
     assert b"CANARY" not in found and b"A234567893" not in found and b"national" not in found
     with pytest.raises(RegisterFault, match="another data key"):
-        Register(tmp_path / "registers.db", CACHE_KEY)
+        Register(tmp_path / "registers.db", OTHER_KEY)
 
 
 def test_a_row_that_was_moved_does_not_open(tmp_path: Path, register: Register) -> None:
@@ -211,29 +210,115 @@ def test_a_line_that_is_no_application_is_told_by_its_number(tmp_path: Path, lin
     ]
 
 
-# -- publishing ------------------------------------------------------------------------------------------------------
+# -- what is changed, and the log of it -------------------------------------------------------------------------------
 
 
-def test_the_lane_finds_who_was_enrolled(tmp_path: Path, register: Register) -> None:
-    permit = Permit("multiple_entry", date(2026, 1, 1), date(2027, 1, 1), 2)
-    enrolled = register.enrol(person(permits=(permit,), flags=frozenset({"exit_ban"}), usable_from=TODAY))
-    register.set_status(PaperStatus(Paper("UTO", "X1"), frozenset({"stolen"})))
-    path, note = publish(register, tmp_path, CACHE_KEY, "e1", NOW)
-    assert path.name == "cache-1.db" and note.generation == 1
-    cache = Cache(path, CACHE_KEY)
-    found = cache.by_document("TWN", "300123456")
-    assert found is not None and found == cache.by_person("A234567893")
-    assert (found.subject, found.face, found.face_model, found.usable_from) == (1, enrolled.face, "m", TODAY)
-    assert found.permits[0].entries_left == 2
-    assert cache.flags(1) == {"exit_ban"} and cache.document_flags("UTO", "X1") == {"stolen"}
-    assert cache.by_document("UTO", "X1") is None
-    assert publish(register, tmp_path, CACHE_KEY, "e1", NOW)[0].name == "cache-2.db"
+def log_of(register: Register, after: int = 0, **urgent: bool) -> list[int | bytes]:
+    return [change.what for change in register.changes(after, 100, **urgent)]
+
+
+def test_flags_are_set_and_lifted(register: Register) -> None:
+    register.enrol(person())
+    assert register.add_flags(1, {"wanted", "watch"}) == {"wanted", "watch"}
+    assert register.lift_flags(1, {"watch", "exit_ban"}) == {"wanted"}
+    assert register.person(1).flags == {"wanted"} and register.lift_flags(1) == frozenset()
+    paper = Paper("UTO", "X1")
+    assert register.add_status(paper, {"lost"}) == {"lost"}
+    assert register.add_status(paper, {"stolen"}) == {"lost", "stolen"}
+    assert [status.flags for status in register.statuses()] == [{"lost", "stolen"}]
+    assert register.lift_status(paper, {"lost"}) == {"stolen"} and register.lift_status(paper) == frozenset()
+    assert list(register.statuses()) == []
+    with pytest.raises(RegisterFault, match="no subject 9"):
+        register.add_flags(9, {"wanted"})
+
+
+def test_the_log_has_of_everybody_the_newest_change_alone(register: Register) -> None:
+    for n in (1, 2, 3):
+        register.enrol(person(personal_number=f"A{n}", papers=(Paper("UTO", f"{n}"),)))
+    assert log_of(register) == [1, 2, 3]
+    newest = register.newest()
+    register.add_flags(1, {"wanted"})
+    register.set_status(PaperStatus(Paper("UTO", "X1"), frozenset({"lost"})))
+    found = log_of(register)
+    assert found[:3] == [2, 3, 1] and log_of(register, newest) == found[2:] and register.newest() == newest + 2
+    place = found[3]
+    assert isinstance(place, bytes) and register.status(place).flags == {"lost"}
+    register.lift_status(Paper("UTO", "X1"))
+    assert log_of(register, register.newest() - 1) == [place] and register.status(place).flags == frozenset()
+    before = register.newest()
+    register.add_flags(1, {"wanted"})  # it has it already
+    register.lift_status(Paper("UTO", "X1"))
+    assert register.newest() == before
+
+
+def test_what_was_urgent_stays_urgent_whatever_comes_after_it(register: Register) -> None:
+    for n in (1, 2):
+        register.enrol(person(personal_number=f"A{n}", papers=(Paper("UTO", f"{n}"),)))
+    assert register.newest(urgent=True) == 0 and log_of(register, urgent=True) == []
+    register.add_flags(1, {"wanted"}, urgent=True)
+    urgent = register.newest(urgent=True)
+    register.add_flags(2, {"watch"})
+    register.add_flags(1, {"watch"})
+    assert log_of(register, urgent - 1, urgent=True) == [1] and log_of(register, urgent, urgent=True) == []
+
+
+def test_what_fails_leaves_no_trace_in_the_log(register: Register) -> None:
+    register.enrol(person())
+    register.enrol(person(personal_number="B1", papers=(Paper("UTO", "1"),)))
+    before = register.newest()
+    with pytest.raises(RegisterFault, match="2 people"):
+        register.enrol(person(papers=(Paper("UTO", "1"),)), urgent=True)
+    with pytest.raises(RegisterFault, match="somebody else"):
+        register.set_papers(1, (Paper("UTO", "1"),))
+    assert register.newest() == before and register.person(1).papers == (Paper("TWN", "300123456"),)
+
+
+def test_a_document_that_was_taken_away_finds_nobody(register: Register) -> None:
+    register.enrol(person(papers=(Paper("TWN", "300123456"), Paper("TWN", "2"))))
+    assert register.set_papers(1, (Paper("TWN", "2"),)).papers == (Paper("TWN", "2"),)
+    assert register.enrol(person(personal_number=None)).subject == 2
+    assert register.enrol(person(personal_number=None, papers=(Paper("TWN", "2"),))).subject == 1
+
+
+def test_two_writers_wait_for_each_other(tmp_path: Path, register: Register) -> None:
+    """The desk that bans and the counter that enrols are two processes."""
+    register.enrol(person())
+    names = "abcdefghijklmnopqrstuvwxyz"
+    thread = threading.Thread(target=ban, args=(tmp_path, names.upper()))
+    thread.start()
+    ban(tmp_path, names)
+    thread.join()
+    assert register.person(1).flags == {*names, *names.upper()} and register.newest() == 53
+
+
+def ban(folder: Path, names: str) -> None:
+    desk = Register(folder / "registers.db", DATA_KEY)
+    for name in names:
+        desk.add_flags(1, {name})
+    desk.close()
+
+
+def test_a_register_without_a_log_gets_everybody_into_one(tmp_path: Path, register: Register) -> None:
+    for n in (1, 2):
+        register.enrol(person(personal_number=f"A{n}", papers=(Paper("UTO", f"{n}"),)))
+    register.set_status(PaperStatus(Paper("UTO", "X1"), frozenset({"lost"})))
+    whats = log_of(register)
+    with register.db.conn as connection:
+        connection.execute("DROP TABLE changes")
+        connection.execute("PRAGMA user_version = 1")
+    register.close()
+    again = Register(tmp_path / "registers.db", DATA_KEY)
+    assert log_of(again) == whats and again.newest() == 3 and again.newest(urgent=True) == 0
+    again.add_flags(1, {"wanted"}, urgent=True)
+    assert log_of(again, 3) == [1]
+    again.close()
+    assert log_of(Register(tmp_path / "registers.db", DATA_KEY), 3) == [1]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def test_from_photograph_to_cache_by_command(tmp_path: Path) -> None:
+def test_from_photograph_to_register_by_command(tmp_path: Path) -> None:
     """Real pictures, the real networks."""
     images = sorted((shared_data() / "faces" / "images").rglob("*.jpg"))
     run = CliRunner()
@@ -249,10 +334,6 @@ def test_from_photograph_to_cache_by_command(tmp_path: Path) -> None:
     assert done.exit_code == 1, done.output
     rows = json.loads(done.output[: done.output.rindex("]") + 1])
     assert rows[0]["subject"] == 1 and "is no picture" in rows[1]["why"]
-    (tmp_path / "lane").mkdir()
-    cache_key = ["--cache-key", str(tmp_path / "keys" / "cache.key"), "--epoch", "e1"]
-    done = run.invoke(gated_hq, ["publish", *where, *cache_key, str(tmp_path / "lane")])
-    assert done.exit_code == 0 and "generation 1" in done.output, done.output
-    cache = Cache(tmp_path / "lane" / "cache-1.db", (tmp_path / "keys" / "cache.key").read_bytes())
-    found = cache.by_person("A234567893")
-    assert found is not None and found.face is not None and len(found.face) == 512
+    register = Register(tmp_path / "registers.db", (tmp_path / "keys" / "data.key").read_bytes())
+    found = register.person(1)
+    assert found.personal_number == "A234567893" and found.face is not None and len(found.face) == 512

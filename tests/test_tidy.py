@@ -39,8 +39,6 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.sync": (*_SHARED, "gated.control_socket"),
     "gated.daemon": _BELOW_DAEMON,
     "gated.cli": (*_BELOW_DAEMON, "gated.lazy", "gated.daemon", "gated.uplink", "gated.sync", "gated.mqtt"),
-    # The publisher builds the very files that a lane opens: one writer of that form, not two. ADR 0001.
-    "gated.hq.publisher": ("gated.hq", "gated.wire", "gated.store"),
     "gated.hq": (
         "gated.wire",
         "gated.icao",
