@@ -49,7 +49,8 @@ class Trusted:
 
 
 class Trust:
-    """The chain from the root that the lane was given to every byte it takes. Raises `SyncRefused`. One thread a time.
+    """The chain from the root that the lane was given to every byte it takes. Raises `SyncRefused`. One thread a time, but
+    for `tip`: a ban that is announced must not wait until a slow server has answered.
 
     `root`: the bytes of a root.json that came with the installation. `folder`: of its own, made 0700."""
 
@@ -179,14 +180,15 @@ class Trust:
         clock; missing, where no metadata are here yet."""
         what = "announced segment"
         tip = _loaded(Tip, signed.tip, what)
+        delegations = self._delegations or self._from_disk()
         if self._delegations is None:
-            self._delegations = self._from_disk()
+            self._delegations = delegations
         now = self._clock()
-        for role, metadata in zip(("root", "targets"), self._delegations, strict=True):
+        for role, metadata in zip(("root", "targets"), delegations, strict=True):
             if metadata.is_expired(now):
                 raise SyncRefused(Why.FROZEN, what, f"{role}.json has expired: HQ must be asked for a newer one first")
         message = bundle.tip_message(signed.tip)
-        if not head_signed(self._delegations[1], tip.partition, signed.key, signed.signature, message):
+        if not head_signed(delegations[1], tip.partition, signed.key, signed.signature, message):
             raise SyncRefused(Why.WRONG_SIGNATURE, what, f"the key that signs {tip.partition} has not signed it")
         if tip.built > now + AHEAD_MAX:
             raise clock_wrong(what, tip.built, now)
