@@ -49,8 +49,8 @@ class Trusted:
 
 
 class Trust:
-    """The chain from the root that the lane was given to every byte it takes. Raises `SyncRefused`. One thread a time, but
-    for `tip`: a ban that is announced must not wait until a slow server has answered.
+    """The chain from the root that the lane was given to every byte it takes. Raises `SyncRefused`. One thread a time,
+    but for `tip`: a ban that is announced must not wait until a slow server has answered.
 
     `root`: the bytes of a root.json that came with the installation. `folder`: of its own, made 0700."""
 
