@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from gated.wire.codec import WireError, decode, kinds, limited
+from gated.wire.codec import WireError, kinds, limited, loads
+from gated.wire.codec import load as load_tree
 from gated.wire.rows import CONTROL, PARTITIONS
 
 SCHEMA: Final = 1
@@ -222,12 +223,19 @@ def load(cls: type[Any], data: bytes) -> Any:
     """A value of `cls`, one of those above, from its canonical form. Raises `BundleError`: `wrong_schema`,
     `malformed`."""
     try:
-        value = decode({cls.__name__: cls}, data)
+        tree = loads(data)
+        _known_edition(cls, tree)  # first: another edition may have other fields
+        return load_tree({cls.__name__: cls}, tree)
     except WireError as bad:
         raise BundleError("malformed", str(bad)) from None
-    if getattr(value, "schema", SCHEMA) != SCHEMA:
-        raise BundleError("wrong_schema", f"edition {value.schema}, this program knows {SCHEMA}: update it")
-    return value
+
+
+def _known_edition(cls: type[Any], tree: Any) -> None:
+    fields = tree.get(cls.__name__) if type(tree) is dict else None
+    edition = fields.get("schema", SCHEMA) if type(fields) is dict else SCHEMA
+    if type(edition) is int and edition != SCHEMA:
+        named = str(edition) if 0 <= edition < 1000 else "unknown"
+        raise BundleError("wrong_schema", f"edition {named}, this program knows {SCHEMA}: update it")
 
 
 def tip_message(tip: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
     "GSEG" 1 | length of the note (4) | note, canonical JSON | for each row: place (16), length (4), sealed row
 
-A length of 2^32 - 1 takes the row away. Numbers are big-endian. There is a limit on everything, and nothing may follow
-the last row. No I/O of its own, no clock; what a row holds is not looked at.
+A length of 2^32 - 1 takes the row away. Numbers are big-endian. All of it is one zstd frame. There is a limit on
+everything, and nothing may follow the last row or the frame. No I/O of its own, no clock; what a row holds is not
+looked at.
 """
 
 import struct
@@ -24,9 +25,14 @@ CHUNK_BYTES: Final = 8 << 20
 """A snapshot's chunk holds rows until it has so many bytes of them."""
 CHUNK_BYTES_MAX: Final = 32 << 20
 WINDOW_BYTES_MAX: Final = 8 << 20
+NOTE_BYTES_MAX: Final = 4096
 _MAGIC: Final = b"GSEG\x01"
 _TOMBSTONE: Final = 0xFFFFFFFF
-_READ_BYTES: Final = 1 << 16
+_READ_BYTES: Final = 512
+"""Of what is compressed, at a time: a bomb makes at most 16 MiB of it before its growth is seen."""
+_GROWTH: Final = 4
+_GROWTH_BYTES: Final = 16 << 20
+"""Sealed rows do not compress: what grows to more than `_GROWTH` times its bytes and so many more is a bomb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,9 @@ Change = tuple[bytes, bytes | None]
 def pack(note: SegmentNote, changes: Iterable[Change], write: Callable[[bytes], Any]) -> None:
     """Write a segment, day or chunk. `changes` come in order of place, each place once, `note.rows` of them.
 
-    Raises `BundleError` for any that do not."""
+    Raises `BundleError` for any that do not; what was written until then is to be thrown away."""
+    if not 0 <= note.rows <= SEGMENT_ROWS_MAX:
+        raise BundleError("endless", "more rows than any segment has")
     compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
     with compressor.stream_writer(cast(IO[bytes], _Sink(write)), closefd=False) as out:
         text = encode(note)
@@ -92,31 +100,42 @@ class Unpacked:
     `BundleError`: `malformed`, `wrong_schema`, `endless`."""
 
     def __init__(self, source: Source) -> None:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
-        self._stream = decompressor.stream_reader(
-            cast(IO[bytes], source), read_size=_READ_BYTES, read_across_frames=False
-        )
+        self._source = source
+        self._frame = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX).decompressobj()
+        self._held, self._at = b"", 0
+        self._came = self._grown = 0
         if self._read(len(_MAGIC)) != _MAGIC:
             raise BundleError("malformed", "not a segment")
         (length,) = struct.unpack(">I", self._read(4))
-        if length > 4096:
+        if length > NOTE_BYTES_MAX:
             raise BundleError("malformed", "its head is too long")
         self.note: SegmentNote = load(SegmentNote, self._read(length))
         if not 0 <= self.note.rows <= SEGMENT_ROWS_MAX:
             raise BundleError("endless", "more rows than any segment has")
 
     def _read(self, size: int) -> bytes:
-        parts, missing = [], size
+        while (end := self._at + size) > len(self._held):
+            more = self._more()
+            if more is None:
+                raise BundleError("malformed", "it ends too soon")
+            if more:
+                self._held, self._at = self._held[self._at :] + more, 0
+        start, self._at = self._at, end
+        return self._held[start:end]
+
+    def _more(self) -> bytes | None:
+        """What the next few bytes decompress to; None: the frame or the source is at its end."""
+        if self._frame.eof or not (piece := self._source.read(_READ_BYTES)):
+            return None
         try:
-            while missing:
-                part = self._stream.read(missing)
-                if not part:
-                    raise BundleError("malformed", "it ends too soon")
-                parts.append(part)
-                missing -= len(part)
+            more = self._frame.decompress(piece)
         except zstandard.ZstdError:
             raise BundleError("malformed", "it cannot be decompressed") from None
-        return b"".join(parts)
+        self._came += len(piece)
+        self._grown += len(more)
+        if self._grown > _GROWTH * self._came + _GROWTH_BYTES:
+            raise BundleError("endless", "it grows as no sealed rows do")
+        return more
 
     def __iter__(self) -> Iterator[Change]:
         """Every row, in order of place. To be read once."""
@@ -133,12 +152,18 @@ class Unpacked:
             else:
                 raise BundleError("endless", "a row is longer than any")
             before = place
-        try:
-            more = self._stream.read(1)
-        except zstandard.ZstdError:
-            raise BundleError("malformed", "it cannot be decompressed") from None
-        if more:
-            raise BundleError("endless", "it goes on after its last row")
+        self._nothing_more()
+
+    def _nothing_more(self) -> None:
+        more: bytes | None = self._held[self._at :]
+        while more is not None:
+            if more:
+                raise BundleError("endless", "it goes on after its last row")
+            more = self._more()
+        if not self._frame.eof:
+            raise BundleError("malformed", "it ends too soon")
+        if self._frame.unused_data or self._source.read(1):
+            raise BundleError("endless", "something follows it")
 
     def expect(self, kind: str, partition: str, epoch: int, first: int, last: int) -> None:
         """Raises `BundleError`: `swapped_partition`, `wrong_epoch`, `wrong_serial`, `malformed` (another kind)."""
