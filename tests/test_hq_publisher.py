@@ -361,6 +361,26 @@ def test_what_is_urgent_overtakes_what_is_not(hq: Hq) -> None:
     assert sum(segment.rows for each in done.done for segment in each.made) == 1 + 3
 
 
+def test_much_at_once_lets_what_is_urgent_in_between(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> None:
+    hq.register.enrol(person())
+    hq.publisher().round(NOW)
+    monkeypatch.setattr(publisher, "SLICE", 2)
+    for n in range(2, 8):
+        hq.register.enrol(person(n))
+    service = hq.publisher(ONLINE, background=True)
+    service.round(NOW + MINUTE)
+    assert service.behind and hq.row(PEOPLE, *of_subject(3)) and hq.row(PEOPLE, *of_subject(4)) is None
+    hq.register.add_flags(1, {"wanted"}, urgent=True)
+    service.urgent(NOW + MINUTE)
+    assert flags(hq, 1) == [{"wanted"}] and hq.row(PEOPLE, *of_subject(4)) is None
+    rounds = 0
+    while service.behind:
+        service.round(NOW + 2 * MINUTE)
+        rounds += 1
+    assert rounds == 3 and hq.row(PEOPLE, *of_subject(7))
+    service.close()
+
+
 def test_the_service_publishes_what_is_urgent_between_its_rounds(hq: Hq) -> None:
     hq.register.enrol(person())
     hq.publisher().round(NOW)

@@ -43,8 +43,8 @@ ORDER: Final = (CONTROL, PEOPLE)
 """Bans first."""
 BATCH: Final = 5000
 """People or documents in one segment."""
-SLICE: Final = 1000
-"""People or documents that are sealed for a new epoch before somebody looks whether anything is urgent."""
+SLICE: Final = 2000
+"""With a background: so many people or documents before somebody looks whether anything is urgent."""
 
 Faults = (StateFault, KeyFault, RegisterFault, RepositoryFault, BundleError, bundles.TooLong, sqlite3.Error, OSError)
 """What may go wrong with one partition and does not keep the other from being published."""
@@ -77,8 +77,9 @@ class Round:
 
 
 class Publisher:
-    """Publishes into the folder of `repository`. `background`: snapshots are taken beside the segments, and a new epoch
-    is filled by `work`. One a database. Raises `RepositoryFault` where nothing can be signed."""
+    """Publishes into the folder of `repository`. `background`: no round takes long, for something urgent may come:
+    snapshots are taken beside the segments, a new epoch is filled by `work`, and where much has changed at once a round
+    ends while there is more (`behind`). Raises `RepositoryFault` where nothing can be signed."""
 
     def __init__(
         self,
@@ -125,6 +126,12 @@ class Publisher:
         """Whether the register has an urgent change that is not published."""
         newest = self.register.newest(urgent=True)
         return newest > 0 and any(part.note.taken_urgent < newest for part in self.open_partitions())
+
+    @property
+    def behind(self) -> bool:
+        """Whether the last round ended while there was more."""
+        newest = self.register.newest()
+        return any(part.note.taken < newest for part in self.open_partitions())
 
     def work(self) -> bool:
         """Go on filling a new epoch, for a moment. False: there is nothing to fill."""
@@ -252,7 +259,8 @@ class Publisher:
         again = [] if urgent else [what for what, why in waiting.items() if why not in FOR_LIFT_KEY]
         while True:
             note = part.note
-            batch = self.register.changes(note.taken_urgent if urgent else note.taken, BATCH, urgent=urgent)
+            limit = SLICE if self._background else BATCH
+            batch = self.register.changes(note.taken_urgent if urgent else note.taken, limit, urgent=urgent)
             if not batch and not again:
                 break
             with self.state.transaction():
@@ -271,6 +279,8 @@ class Publisher:
                     part.came_to(taken=batch[-1].n)
                     self._progress(f"publishing {part.name}", batch[-1].n, self.register.newest())
             again = []
+            if self._background and not urgent:
+                break
         if part.name in GUARDED:
             made += self._lift(part, now)
         return made

@@ -36,12 +36,13 @@ def keep_publishing(publisher: Publisher, announcer: Announcer | None, every_s: 
                 with publisher.state.only_publisher():
                     now = datetime.now(UTC)
                     done = publisher.round(now) if ordinary else publisher.urgent(now)
-                if ordinary:
+                faulty = any(each.fault for each in done.done)
+                if ordinary and (faulty or not publisher.behind):
                     next_mono = now_mono + every_s
                 _log(done, ordinary)
                 if announcer is not None:
                     announcer.say(publisher.announcement(done))
-                if any(each.fault for each in done.done) or publisher.is_urgent:
+                if faulty or publisher.is_urgent:
                     again_mono = time.monotonic() + AGAIN_S
             elif now_mono >= again_mono:
                 with publisher.state.only_publisher():
