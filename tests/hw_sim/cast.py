@@ -22,6 +22,8 @@ class Truth(Enum):
     BANNED = "banned"
     UNDER_AGE = "under age"
     EXPIRED = "expired document"
+    LOST = "lost document"
+    """Their own, which somebody has said is lost."""
 
 
 class Manner(Enum):

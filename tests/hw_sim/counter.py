@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
 from gated.biometrics.face import OnnxFaceEngine
 from gated.biometrics.finger import OnnxFingerEngine
@@ -41,6 +42,23 @@ class Counter:
         photograph = self._everybody[person].enrolled
         assert photograph is not None, "nobody is enrolled without a photograph"
         template(photograph, self._faces)
+
+    def likest(self, person: int) -> tuple[int, float]:
+        """Which of the photographs that are shown of somebody is most like the enrolled one, and how much it is above
+        the threshold. Raises `NotEnrolled`."""
+        photograph = self._everybody[person].enrolled
+        assert photograph is not None, "nobody is enrolled without a photograph"
+        enrolled = template(photograph, self._faces)
+        scores = [self._likeness(path, enrolled) for path in self._everybody[person].shown]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return best, scores[best] - self._faces.threshold.score
+
+    def _likeness(self, path: Path, enrolled: bytes) -> float:
+        """-1 for a photograph that will not do."""
+        try:
+            return self._faces.score(np.frombuffer(template(path, self._faces), "<f4"), enrolled)
+        except NotEnrolled:
+            return -1.0
 
     def enrol(self, enrolment: Enrolment) -> None:
         """Put them into the register. Raises `NotEnrolled`."""

@@ -75,6 +75,27 @@ class Crew:
             )
         return self.processes[name]
 
+    def done(self, name: str, command: Sequence[str], within_s: float = 120.0) -> str:
+        """Run a command to its end; what it says. Raises `CrewError`, also where it takes longer."""
+        environment = {**os.environ, "OPENCV_LOG_LEVEL": "OFF"}
+        try:
+            ran = subprocess.run(
+                [*_TIED, *command],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=within_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CrewError(f"{name} did not end within {within_s:g} s") from None
+        with (self._logs / f"{name}.log").open("a", encoding="utf-8") as log:
+            log.write(ran.stderr)
+        if ran.returncode:
+            raise CrewError(f"{name} ended with code {ran.returncode}: {(ran.stderr or ran.stdout).strip()[-1500:]}")
+        return ran.stdout
+
     def broker(self, folder: Path, port: int) -> None:
         """mosquitto on the loopback, up and listening. Raises `CrewError`."""
         program = mosquitto()
@@ -84,7 +105,7 @@ class Crew:
         text += "\nuser root\n" if os.geteuid() == 0 else ""
         conf.write_text(text, encoding="utf-8")
         self.start("broker", [program, "-c", str(conf)])
-        self.wait("broker", lambda: _listens(port), 5.0)
+        self.wait("broker", lambda: listens(port), 5.0)
 
     def wait(self, name: str, ready: Callable[[], bool], within_s: float) -> None:
         """Until `ready()`. Raises `CrewError` where the process ends before, or it takes too long."""
@@ -131,7 +152,8 @@ class Crew:
                 pipe.close()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody takes connections at a loopback port."""
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0

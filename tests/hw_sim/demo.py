@@ -1,6 +1,7 @@
 """`python -m tests.hw_sim demo`: one lane clears passengers end to end, live, with real networks and a real broker.
 
-Six processes: broker, HQ's ingest, the lane's uplink, the lane, the simulator, and this one, which only looks on.
+Nine processes: broker, HQ's ingest, publisher and web server, the lane, its sync and uplink, the simulator, and this
+one, which looks on; with --story it also types at HQ. The lane comes to its enrolment cache as a real one does.
 """
 
 import argparse
@@ -17,13 +18,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from gated.control import Client, Refused, ShowCache, Unavailable
 from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
-from tests.hw_sim.gallery import IMPOSTORS, GalleryError, people
+from tests.hw_sim.gallery import IMPOSTORS, GalleryError, Person, people
 from tests.hw_sim.glasses import READERS
+from tests.hw_sim.headquarters import Office
 from tests.hw_sim.screen import Screen, table
+from tests.hw_sim.site import LANE, SITE, Plan, prepare
+from tests.hw_sim.story import Story, judged
 
 VAR = ROOT / "var"
 READY_S = 30.0
+EVERY_S = 60.0
+"""How often HQ publishes what is not urgent: as in production."""
+STORY_S_MAX = 900.0
 PASSENGER_S_MAX = 60.0
 """A demonstration that takes longer than this for each passenger is ended as a failure."""
 KEYS = (
@@ -45,7 +53,7 @@ KEYS = (
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.hw_sim demo", description=__doc__.split("\n")[0])
-    parser.add_argument("--passengers", type=int, default=12, metavar="N")
+    parser.add_argument("--passengers", type=int, metavar="N", help="ordinary ones (12; before the story 2)")
     parser.add_argument("--seed", type=int, default=1, metavar="S")
     parser.add_argument(
         "--people",
@@ -63,7 +71,14 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         default="usb_image",
         help="the lane's fingerprint reader (usb_image); libfprint needs Debian's gir1.2-fprint-2.0 and python3-gi",
     )
+    parser.add_argument(
+        "--story",
+        action="store_true",
+        help="then: HQ enrols, bans, lifts a ban, renews passports; seconds until the lane knows (3 minutes)",
+    )
     chosen = parser.parse_args(given)
+    if chosen.passengers is None:
+        chosen.passengers = 2 if chosen.story else 12
     if not 0.25 <= chosen.impostors <= 0.9:
         parser.error("--impostors must be 0.25 to 0.9")
     if not 1 <= chosen.passengers <= 5000:
@@ -101,7 +116,7 @@ def perform(chosen: argparse.Namespace, meanwhile: Meanwhile | None = None) -> i
         picture_folder.mkdir(parents=True, exist_ok=True)
         picture = picture_folder / "timeline.png"
         _draw(work, result, picture, screen)
-    except (CrewError, GalleryError) as bad:
+    except (CrewError, GalleryError, Unavailable, Refused) as bad:
         screen.close()
         print(f"demo: {bad}", file=sys.stderr)
         return 2
@@ -125,7 +140,6 @@ def _run(
 ) -> dict[str, Any]:
     from models.loader import CACHE
     from models.manifest import ModelError
-    from tests.hw_sim.site import Plan, prepare
 
     mosquitto()
     for name in ("yunet", "sface", "leader")[: None if chosen.finger_reader != "none" else 2]:
@@ -149,49 +163,99 @@ def _run(
         known=(),
         sockets=str(sockets),
         reader=chosen.finger_reader,
+        web_port=free_port(),
     )
     everybody = people(folder)
     screen.say(f"enrolling people from {folder}")
-    try:
-        plan = prepare(work, plan, everybody, screen.say)
-    except ModelError as bad:
-        raise CrewError(f"{bad}: make models") from None
-    limit_s = READY_S + 90.0 + PASSENGER_S_MAX * plan.passengers / plan.speed
     with Crew(work / "logs") as crew:
-        return _processes(crew, plan, work, screen, limit_s, meanwhile)
+        office = Office(crew, work, f"{SITE}/{LANE}", work / "keys" / f"{LANE}.key", plan.models)
+        try:
+            plan = prepare(work, plan, everybody, office, screen.say, story=chosen.story)
+        except ModelError as bad:
+            raise CrewError(f"{bad}: make models") from None
+        return _processes(crew, plan, work, screen, office, everybody, meanwhile)
 
 
 def _processes(
-    crew: Crew, plan: Any, work: Path, screen: Screen, limit_s: float, meanwhile: Meanwhile | None
+    crew: Crew,
+    plan: Plan,
+    work: Path,
+    screen: Screen,
+    office: Office,
+    everybody: Sequence[Person],
+    meanwhile: Meanwhile | None,
 ) -> dict[str, Any]:
-    until = time.monotonic() + limit_s
     crew.broker(work / "broker", plan.broker_port)
     at = ("--host", "127.0.0.1", "--port", str(plan.broker_port), "--plain")
-    database, key = str(work / "hq.db"), str(work / "keys" / "hq.key")
+    database, key, config = str(work / "hq.db"), str(work / "keys" / "hq.key"), str(work / "lane.toml")
     crew.python("ingest", "gated.hq.cli", "ingest", "--db", database, "--key", key, *at)
+    screen.say("HQ publishes its register, sealed for this lane and signed")
+    office.open(at, plan.web_port, EVERY_S)
     crew.wait("ingest", (work / "hq.db").exists, READY_S)
+    crew.python("sync", "gated.sync", "--config", config)
     simulator = crew.python("simulator", "tests.hw_sim.simulator", str(work), piped=True)
     crew.wait("simulator", plan.pins.exists, READY_S)
-    crew.python("lane", "tests.hw_sim.lane_process", str(work / "lane.toml"), str(plan.pins))
+    crew.python("lane", "tests.hw_sim.lane_process", config, str(plan.pins))
     crew.wait("lane", plan.control.exists, READY_S)
-    crew.python("uplink", "gated.uplink", "--config", str(work / "lane.toml"))
-    with screen.live(plan.control):
-        done = threading.Event()
-        threading.Thread(target=_listen, args=(simulator, screen, done), daemon=True).start()
-        while not done.wait(0.25):
-            crew.check()
-            if meanwhile is not None:
-                meanwhile(crew, simulator)
-            if time.monotonic() > until:
-                raise CrewError(f"not finished after {limit_s:.0f} s; the lane's log:\n{crew.tail('lane')}")
+    crew.python("uplink", "gated.uplink", "--config", config)
+    story = None
+    if plan.players:
+        story = Story(plan, work, everybody, office, at, lambda line: tell(simulator, line), screen.say)
+    try:
+        with screen.live(plan.control):
+            _look_on(crew, simulator, plan, screen, story, meanwhile)
+        cache = Client(plan.control, READY_S).ask(ShowCache())["partitions"]
+    finally:
+        if story is not None:
+            story.stop()
     found: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    for name, partition in cache.items():
+        found |= {f"cache_{name}_rows": partition["rows"], f"cache_{name}_segments": partition["serial"]}
+    if story is not None:
+        tickets = json.loads((work / "trace.json").read_text(encoding="utf-8"))["tickets"]
+        found["story"] = [judged(scene, tickets) for scene in story.scenes]
+        found["clean"] &= all(scene["right"] for scene in found["story"])
     return found
 
 
-def _listen(simulator: Any, screen: Screen, done: threading.Event) -> None:
+def _look_on(
+    crew: Crew,
+    simulator: "subprocess.Popen[str]",
+    plan: Plan,
+    screen: Screen,
+    story: Story | None,
+    meanwhile: Meanwhile | None,
+) -> None:
+    """Until the simulator has done. Raises `CrewError`."""
+    limit_s = READY_S + 90.0 + PASSENGER_S_MAX * plan.passengers / plan.speed + (STORY_S_MAX if story else 0.0)
+    until = time.monotonic() + limit_s
+    done = threading.Event()
+    if story is not None:
+        story.start()
+    threading.Thread(target=_listen, args=(simulator, screen, story, done), daemon=True).start()
+    while not done.wait(0.25):
+        crew.check()
+        if story is not None and story.failed is not None:
+            raise story.failed
+        if meanwhile is not None:
+            meanwhile(crew, simulator)
+        if time.monotonic() > until:
+            raise CrewError(f"not finished after {limit_s:.0f} s; the lane's log:\n{crew.tail('lane')}")
+
+
+def tell(simulator: "subprocess.Popen[str]", line: str) -> None:
+    """A line for the simulator. Raises `OSError` where it has ended."""
+    assert simulator.stdin is not None
+    simulator.stdin.write(line + "\n")
+    simulator.stdin.flush()
+
+
+def _listen(simulator: Any, screen: Screen, story: Story | None, done: threading.Event) -> None:
     for line in simulator.stdout:
         event = json.loads(line)
         screen.happened(event)
+        if story is not None:
+            story.heard(event)
         if event["what"] == "done":
             done.set()
 

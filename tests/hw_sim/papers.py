@@ -1,7 +1,7 @@
 """The simulated people's travel documents, written after ICAO 9303-4 independently of the code that reads them."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"
@@ -52,16 +52,25 @@ def passport(rng: random.Random, person: int, today: date, *, age: int | None = 
     expiry = today - timedelta(days=rng.randint(10, 400)) if expired else today + timedelta(days=rng.randint(200, 3600))
     number = f"3{rng.randrange(10**8):08}"
     identity = personal_number(rng, female)
-    names = f"{surname}<<{given.replace(' ', '<')}"
-    upper = f"P<TWN{names}".ljust(44, "<")
     sex = "F" if female else "M"
-    optional = identity.ljust(14, "<")
-    dates = f"{birth:%y%m%d}", f"{expiry:%y%m%d}"
-    parts = [number, *dates, optional]
-    number_, birth_, expiry_, optional_ = (part + check_digit(part) for part in parts)
-    composite = check_digit(number_ + birth_ + expiry_ + optional_)
-    lower = f"{number_}TWN{birth_}{sex}{expiry_}{optional_}{composite}"
-    return Paper(person, number, identity, surname, given, birth, expiry, sex, (upper, lower))
+    return _with_zone(Paper(person, number, identity, surname, given, birth, expiry, sex, ()))
+
+
+def renewed(rng: random.Random, paper: Paper, today: date) -> Paper:
+    """The next passport of the same person: another number and day of expiry; the personal number stays."""
+    number, expiry = f"3{rng.randrange(10**8):08}", today + timedelta(days=rng.randint(3300, 3600))
+    return _with_zone(replace(paper, number=number, expiry=expiry))
+
+
+def _with_zone(paper: Paper) -> Paper:
+    """A passport with the two lines that its other fields make."""
+    names = f"{paper.surname}<<{paper.given_names.replace(' ', '<')}"
+    upper = f"P<TWN{names}".ljust(44, "<")
+    optional = paper.personal_number.ljust(14, "<")
+    parts = [paper.number, f"{paper.birth:%y%m%d}", f"{paper.expiry:%y%m%d}", optional]
+    number, birth, expiry, optional = (part + check_digit(part) for part in parts)
+    composite = check_digit(number + birth + expiry + optional)
+    return replace(paper, lines=(upper, f"{number}TWN{birth}{paper.sex}{expiry}{optional}{composite}"))
 
 
 def residence_card(rng: random.Random, person: int, today: date, *, expired: bool = False) -> Paper:

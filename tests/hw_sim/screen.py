@@ -71,6 +71,10 @@ class Screen:
                 self._tell(event, f"{body} {way} {door.upper()}", "green" if not inward and door == "b" else "")
             case {"what": "added" | "removed" as what, "body": body}:
                 self._tell(event, f"{body} {WORDS[what]}", "dim")
+            case {"what": "shut_in", "body": body}:
+                self._tell(event, f"A shuts behind {body}", "dim")
+            case {"what": "left" | "stage"}:
+                pass
             case {"what": "call", "ticket": ticket}:
                 self._tell(event, f"an officer is called for ticket {ticket}", "yellow")
             case {"what": "alarm", "code": code}:
@@ -118,5 +122,19 @@ def table(result: dict[str, Any], picture: Path) -> Group:
             bad = name in must_be_zero and value
             shown.add_row(name.replace("_", " "), Text(f"{value:g}", style="bold red" if bad else ""))
     lines = [Text(line, style="yellow") for line in result["explanations"]]
+    story = [story_table(result["story"])] if "story" in result else []
     verdict = Text("clean", style="bold green") if result["clean"] else Text("NOT CLEAN", style="bold red")
-    return Group(shown, *lines, verdict, Text(f"timeline: {picture}"))
+    return Group(shown, *lines, *story, verdict, Text(f"timeline: {picture}"))
+
+
+def story_table(scenes: list[dict[str, Any]]) -> Table:
+    """Scene by scene: what HQ did, the seconds until the lane knew, and what became of who came then."""
+    title = "seconds of the command at HQ, and from its end until the lane's cache had it"
+    shown = Table(title=title, box=None, title_justify="left")
+    for name in ("", "", "command", "known", "limit", "", ""):
+        shown.add_column(name, justify="right" if name else "left")
+    for each in sorted(scenes, key=lambda scene: int(scene["number"])):
+        seconds = ("" if each[name] is None else f"{each[name]:.1f}" for name in ("command_s", "seconds", "limit_s"))
+        right = Text("right", style="green") if each["right"] else Text("WRONG", style="bold red")
+        shown.add_row(str(each["number"]), each["what"], *seconds, each["decision"] or "none", right)
+    return shown

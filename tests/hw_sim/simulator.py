@@ -30,13 +30,15 @@ from gated.store.sql import StoreError
 from gated.wire.facts import AlarmRaised, Fact, OfficerCalled, VerdictReached
 from gated.wire.orders import Action
 from gated.wire.record import Record
+from tests.hw_sim.cast import Manner, Passenger
 from tests.hw_sim.display import Display, Drawn
 from tests.hw_sim.gallery import Show, people
 from tests.hw_sim.gatesim import PinServer
 from tests.hw_sim.glasses import Glassware
 from tests.hw_sim.hands import Glass
-from tests.hw_sim.happenings import Happening, Topology, What
+from tests.hw_sim.happenings import Happening, Kind, Topology, What
 from tests.hw_sim.officer import NAME, Officer
+from tests.hw_sim.people import Script
 from tests.hw_sim.picture import HEIGHT, WIDTH, Canvas, Cutter
 from tests.hw_sim.pins import PinBoard
 from tests.hw_sim.pty import Pty
@@ -47,6 +49,7 @@ from tests.hw_sim.scene import Seen
 from tests.hw_sim.site import INPUTS, LAMPS, LANE, REQUESTS, SITE, Plan
 from tests.hw_sim.trace import Trace
 from tests.hw_sim.video import MjpegServer
+from tests.hw_sim.visits import Dawdler, passengers, photos
 from tests.hw_sim.world import World
 
 FPS = 12.0
@@ -144,7 +147,13 @@ class Simulator:
         self.pins = PinServer(plan.pins, self.board, INPUTS, {**REQUESTS, **LAMPS})
         self.pty = Pty(link=folder / "passport")
         self.reader = ElyctisReader(self.pty, random.Random(plan.seed))
-        made = plan.show(people(Path(plan.people)))
+        everybody = people(Path(plan.people))
+        made = plan.show(everybody)
+        self._visits: dict[str, Passenger] = {}
+        """Of the story, by name."""
+        if plan.players:
+            self._visits = passengers(plan.players, plan.seed, plan.day, plan.passengers)
+            made.photos.update(photos(plan.players, everybody, plan.passengers))
         self.reader_of_fingers = None
         if plan.reader != "none":
             self.reader_of_fingers = Glassware(
@@ -174,6 +183,10 @@ class Simulator:
         self.hq = Headquarters(folder, Broker("127.0.0.1", plan.broker_port, tls=False))
         self.officer = Officer(self.world, self._order, delay_s=(2.0, 4.0))
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shut = True
+        """Leaf A."""
+        self._called: asyncio.Queue[str | None] = asyncio.Queue()
+        """Who is to come in the story; None: it is over."""
 
     def _glass(self, made: Show) -> Glass | None:
         if self.reader_of_fingers is None:
@@ -197,6 +210,8 @@ class Simulator:
             await self._lane_ready()
             say(what="begins")
             await self.world.run()
+            if self._visits:
+                await self._story()
             self._result(await self._drain())
             say(what="done")
             await stop.wait()
@@ -211,6 +226,15 @@ class Simulator:
             await self.camera.stop()
             await self.pins.stop()
             self.pty.unplug()
+
+    async def _story(self) -> None:
+        """Each comes when they are called, and the next one once they have left."""
+        say(what="stage")
+        while (name := await self._called.get()) is not None:
+            passenger = self._visits[name]
+            kind = Dawdler if passenger.manner is Manner.LOOKS_AWAY else Script
+            await self.world.visit(kind(passenger, self.world.stage))
+            say(what="left", body=name)
 
     def _result(self, drained: bool) -> None:
         facts = self.hq.facts()
@@ -271,6 +295,10 @@ class Simulator:
                     self.world.monitor.disturb(f"{other} killed", KILLED_S)
                 case ["enough"]:
                     self.world.enough = True
+                case ["come", name]:
+                    self._called.put_nowait(name)
+                case ["over"]:
+                    self._called.put_nowait(None)
 
     async def _lane_ready(self) -> None:
         """Until its lamp is green. Raises `TimeoutError`, naming what it lacks."""
@@ -309,6 +337,11 @@ class Simulator:
         body = happening.body
         if body is not None and happening.what in (What.ADDED, What.CROSSED, What.REMOVED):
             say(what=happening.what.value, body=body.name, door=happening.door, inward=happening.inward)
+        elif happening.what is What.LEAF and happening.door == "a":
+            was_shut, self._shut = self._shut, self.world.gate.leaves["a"].closed
+            if self._shut and not was_shut:
+                for each in self.world.gate.inside(Kind.PERSON):
+                    say(what="shut_in", body=each.name)
 
 
 def say(**what: Any) -> None:

@@ -1,26 +1,32 @@
-"""Everything that a demonstration needs on disk: keys, register, cache, lane.toml; and which wire is on which pin."""
+"""Everything that a demonstration needs on disk: keys, register, lane.toml; and which wire is on which pin.
+
+The lane's cache is not among it: HQ publishes its register, and the lane's sync fetches that."""
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 from drivers.links import Pin
 from gated.hq import keys
 from gated.hq.enrolment import NotEnrolled
 from gated.hq.registers import Register
-from tests.hw_sim.cachefiles import of_register
 from tests.hw_sim.counter import Counter
 from tests.hw_sim.gallery import GalleryError, Person, Show, candidates, show
 from tests.hw_sim.glasses import READERS, section
+from tests.hw_sim.headquarters import Office
+from tests.hw_sim.visits import NEW, Player, Role, papers
 
 SITE, LANE = "demo", "lane-1"
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
 THRESHOLD = "fmr_1e-4"
 """Of the models' manifest, fixed before anybody comes; what config/lane.toml recommends."""
+BEYOND_DOUBT = 0.1
+"""So much a score is above the threshold of somebody who plays in the story."""
 
 INPUTS = {
     name: Pin(number)
@@ -57,14 +63,19 @@ class Plan:
     """A folder with a short name: the path of a Unix socket holds a hundred letters."""
     reader: str = "none"
     """The fingerprint reader, of `tests.hw_sim.glasses.READERS`."""
+    web_port: int = 0
+    players: tuple[Player, ...] = ()
+    """Who plays the story, one for each role; nobody: there is none."""
 
     def write(self, folder: Path) -> None:
-        (folder / "plan.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        text = json.dumps(asdict(self), indent=1, default=lambda role: role.value)
+        (folder / "plan.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":
         fields = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        return cls(**{**fields, "known": tuple(fields["known"])})
+        players = tuple(Player(**{**each, "role": Role(each["role"])}) for each in fields["players"])
+        return cls(**{**fields, "known": tuple(fields["known"]), "players": players})
 
     @property
     def day(self) -> date:
@@ -84,32 +95,77 @@ class Plan:
     def control(self) -> Path:
         return Path(self.sockets) / "control.sock"
 
+    @property
+    def sync(self) -> Path:
+        return Path(self.sockets) / "sync.sock"
 
-def prepare(folder: Path, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
-    """Write keys, register, cache, lane.toml and plan.json into `folder`. Returns the plan with those `known`.
 
-    `say` hears how many photographs HQ's counter refused. Raises `GalleryError` where nobody can be enrolled."""
+def prepare(
+    folder: Path, plan: Plan, everybody: Sequence[Person], office: Office, say: Callable[[str], None], *, story: bool
+) -> Plan:
+    """Write keys, register, signed repository, lane.toml and plan.json into `folder`. Returns the plan with those
+    `known`, and with the `players` of the story.
+
+    `say` hears how many photographs HQ's counter refused. Raises `GalleryError` where nobody can be enrolled, and
+    `CrewError`."""
     keys.make(folder / "keys")
     journal = folder / "keys" / "journal.key"
     journal.write_bytes(os.urandom(32))
     journal.chmod(0o600)
     (folder / "store").mkdir()
+    shutil.copyfile(office.found(), folder / "root.json")
     register = Register(folder / "registers.db", keys.secret(folder / "keys" / "data.key"))
     try:
-        plan = _enrol(register, plan, everybody, say)
-        cache_key = keys.secret(folder / "keys" / "cache.key")
-        of_register(register, folder / "store", cache_key, f"{SITE}/{LANE}", built=datetime.now(UTC))
+        plan = _enrol(register, plan, everybody, say, story)
     finally:
         register.close()
+    if story:
+        plan = _enrol_players(plan, everybody, office)
     plan.write(folder)
     (folder / "lane.toml").write_text(_lane_toml(folder, plan), encoding="utf-8")
+    office.make_lane_key(folder / "lane.toml")
     return plan
 
 
-def _enrol(register: Register, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
+def _enrol_players(plan: Plan, everybody: Sequence[Person], office: Office) -> Plan:
+    """Whom HQ knows before the story begins."""
+    known = [player for player in plan.players if player.role not in NEW]
+    applications = []
+    for player in known:
+        photograph = everybody[player.person].enrolled
+        assert photograph is not None, "nobody is enrolled without a photograph"
+        applications.append((photograph, papers(player.role, player.person, plan.seed, plan.day)[0].lines))
+    subjects = dict(zip((player.role for player in known), office.enrol_all(applications), strict=True))
+    return replace(plan, players=tuple(replace(each, subject=subjects.get(each.role, 0)) for each in plan.players))
+
+
+def _enrol(
+    register: Register, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None], story: bool
+) -> Plan:
     """The first photograph of each, until as many are enrolled as will come."""
     with tempfile.TemporaryDirectory(prefix="gated-counter-") as folder:
-        return _at_the_counter(Counter(plan, everybody, register, Path(folder), THRESHOLD), plan, everybody, say)
+        counter = Counter(plan, everybody, register, Path(folder), THRESHOLD)
+        plan = _at_the_counter(counter, plan, everybody, say)
+        return replace(plan, players=_players(counter, plan, everybody)) if story else plan
+
+
+def _players(counter: Counter, plan: Plan, everybody: Sequence[Person]) -> tuple[Player, ...]:
+    """People whom the lane recognises beyond doubt: the story is of what HQ knows, and not of faces. One may play
+    several roles where there are few. Raises `GalleryError`."""
+    found: list[tuple[int, int]] = []
+    others = [person for person in candidates(everybody, plan.seed) if person not in plan.known]
+    for person in [*others, *plan.known]:
+        if len(found) == len(Role):
+            break
+        try:
+            shown, above = counter.likest(person)
+        except NotEnrolled:
+            continue
+        if above >= BEYOND_DOUBT:
+            found.append((person, shown))
+    if not found:
+        raise GalleryError("nobody's photographs are alike enough for the story: it needs two good ones of one person")
+    return tuple(Player(role, *found[k % len(found)]) for k, role in enumerate(Role))
 
 
 def _at_the_counter(counter: Counter, plan: Plan, everybody: Sequence[Person], say: Callable[[str], None]) -> Plan:
@@ -142,8 +198,10 @@ def _lane_toml(folder: Path, plan: Plan) -> str:
         return "\n".join(f"{name} = {{ pin = {pin.pin} }}" for table in tables for name, pin in table.items())
 
     def hurried(seconds: float, least: float) -> float:
-        """At a higher speed people are shorter of time, and so is the lane."""
+        """At a higher speed people are shorter of time, and so is the lane; but not where a story needs time."""
         return round(max(seconds / plan.speed, least), 2)
+
+    face_s = 5.0 if plan.players else hurried(4.0, 1.5)
 
     model = READERS[plan.reader]
     finger_s = hurried(model.finger_s, 4.0) if model is not None else 0.0
@@ -156,8 +214,8 @@ topology = "mantrap"
 direction = "exit"
 
 [timing]
-face_s = {hurried(4.0, 1.5)}
-match_s = {2 * hurried(4.0, 1.5) + 1.0}
+face_s = {face_s}
+match_s = {2 * face_s + 1.0}
 refused_s = {hurried(4.0, 1.0)}
 {fingers}
 [policy]
@@ -196,7 +254,7 @@ threshold = "{THRESHOLD}"
 dir = "store"
 
 [keys]
-cache = "keys/cache.key"
+cache = "keys/{LANE}.key"
 cache_on_disk = true
 journal = "keys/journal.key"
 hq_public = "keys/hq.pub"
@@ -208,6 +266,11 @@ port = {plan.broker_port}
 tls = false
 retry_s_min = 0.2
 heartbeat_s = 5.0
+
+[sync]
+url = "http://127.0.0.1:{plan.web_port}"
+root = "root.json"
+socket = "{plan.sync}"
 
 [control]
 socket = "{plan.control}"

@@ -109,7 +109,7 @@ class World:
                     break
                 await asyncio.sleep(self.rng.uniform(*self._gap_s) / self.stage.pace)
                 script = Script(passenger, self.stage)
-                visit = asyncio.create_task(self._visit(script))
+                visit = asyncio.create_task(self.visit(script))
                 visits.append(visit)
                 waits = [visit, asyncio.create_task(script.approached.wait())]
                 alone = self.topology is Topology.BIDIRECTIONAL
@@ -122,7 +122,8 @@ class World:
                 task.cancel()
             await asyncio.gather(*mishaps, return_exceptions=True)
 
-    async def _visit(self, script: Script) -> None:
+    async def visit(self, script: Script) -> None:
+        """One passenger comes and goes."""
         self.scripts.append(script)
         self.came += 1
         try:
