@@ -129,7 +129,9 @@ class Hq:
     def file(self, path: str, data: bytes) -> Path:
         made = self.folder / path
         made.parent.mkdir(parents=True, exist_ok=True)
-        made.write_bytes(data)
+        part = made.with_name(f".{made.name}")
+        part.write_bytes(data)
+        part.replace(made)
         return made
 
     def wrap(self, part: Part, wrapped: bytes | None = None) -> None:

@@ -329,24 +329,26 @@ class Copy:
 
     # -- from an announcement
 
-    def put(self, tip: Tip, segment: bytes | None) -> None:
-        """Apply a segment that rode in an announcement. Raises `SyncRefused`; skipped where it does not follow."""
+    def put(self, tip: Tip, segment: bytes | None) -> bool:
+        """Apply a segment that rode in an announcement; whether it was news. Raises `SyncRefused`; skipped where it
+        does not follow."""
         what = f"{tip.partition} announcement {tip.serial}"
         while True:
             if (follower := self._follower) is None:
                 raise SyncRefused(Why.SKIPPED, what, "this lane has no generation yet")
             try:
                 with self.guarded(follower):
-                    follows(follower.note, tip)
+                    if not follows(follower.note, tip):
+                        return False
                     if segment is None:
                         raise SyncRefused(Why.SKIPPED, what, "too large to ride along: it comes from HQ's server")
-                    follower.put(tip, segment, self._base)
+                    news = follower.put(tip, segment, self._base)
             except SyncRefused:
                 if follower is not self._follower is not None:
                     continue  # another generation took its place meanwhile
                 raise
             self._look()
-            return
+            return news
 
     def close(self) -> None:
         """Idempotent."""

@@ -176,8 +176,8 @@ class Follower:
 
     # -- from an announcement
 
-    def put(self, tip: Tip, segment: bytes, base: Base | None) -> None:
-        """Apply the next segment as its announcement brought it; `base` as it was last proven.
+    def put(self, tip: Tip, segment: bytes, base: Base | None) -> bool:
+        """Apply the next segment as its announcement brought it; `base` as it was last proven. Whether it was news.
 
         Raises `SyncRefused`: replayed, skipped, wrong_chain, altered, truncated, endless, lift_not_signed ..."""
         what = f"{tip.partition} announcement {tip.serial}"
@@ -186,12 +186,14 @@ class Follower:
         if sha256(segment).digest() != tip.sha256:
             raise SyncRefused(Why.ALTERED, what)
         with in_words(what), self.lock:
-            follows(self.file.note, tip)
+            if not follows(self.file.note, tip):
+                return False
             changes = Unpacked(io.BytesIO(segment))
             changes.expect("segment", tip.partition, tip.epoch, tip.serial, tip.serial)
             may_lift = base is not None and base.epoch == tip.epoch and lifted(base, tip.serial, tip.sha256)
             chain = bundle.chain_next(tip.previous, tip.serial, tip.size, tip.sha256)
             self.file.apply(changes, tip.serial, chain, tip.built, may_lift=may_lift or tip.partition not in GUARDED)
+        return True
 
 
 def next_step(serial: int, head: Head, chain: dict[int, IndexEntry]) -> Step:
@@ -213,19 +215,24 @@ def lifted(base: Base, last: int, digest: bytes) -> bool:
     return base.partition not in GUARDED or Pinned(last, digest) in base.lifts
 
 
-def follows(own: CacheNote, tip: Tip) -> None:
-    """Raises `SyncRefused` unless a tip is the very next segment after what is here."""
+def follows(own: CacheNote, tip: Tip) -> bool:
+    """Whether a tip is the next segment after what is here; False: it is the very one that was applied last.
+
+    Raises `SyncRefused` for any other."""
     what = f"{tip.partition} announcement {tip.serial}"
     if tip.epoch != own.epoch:
         raise SyncRefused(Why.REPLAYED if tip.epoch < own.epoch else Why.SKIPPED, what, f"of epoch {tip.epoch}")
     if tip.serial > own.serial + bundle.JUMP_MAX:
         raise SyncRefused(Why.FAST_FORWARD, what, f"this lane is at {own.serial}")
     after = bundle.chain_next(tip.previous, tip.serial, tip.size, tip.sha256)
-    if tip.serial == own.serial and after != own.chain:
-        raise SyncRefused(Why.WRONG_CHAIN, what, "another segment of this number was applied")
-    if tip.serial <= own.serial:
+    if tip.serial == own.serial:
+        if after != own.chain:
+            raise SyncRefused(Why.WRONG_CHAIN, what, "another segment of this number was applied")
+        return False
+    if tip.serial < own.serial:
         raise SyncRefused(Why.REPLAYED, what, f"this lane is at {own.serial}")
     if tip.serial > own.serial + 1:
         raise SyncRefused(Why.SKIPPED, what, f"this lane is at {own.serial}")
     if tip.previous != own.chain:
         raise SyncRefused(Why.WRONG_CHAIN, what, "it continues another chain than the one here")
+    return True
