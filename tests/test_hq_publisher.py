@@ -36,6 +36,7 @@ from gated.wire.bundle import (
     bucket_digest,
     bucket_of,
     chain_start,
+    day_path,
     key_path,
     load,
     segment_path,
@@ -55,6 +56,7 @@ from gated.wire.rows import (
     unwrapped,
 )
 from gated.wire.seal import SealError, public_of
+from gated.wire.segment import Unpacked
 from tests.canaries import Canary
 from tests.canaries import found as canaries_in
 from tests.hq_rig import NOW, ONLINE, Hq, Reader, change, opened, person, public
@@ -299,6 +301,18 @@ def test_a_day_that_lifts_is_offered_when_the_second_key_has_pinned_it(hq: Hq) -
     assert reader.by_days(*start) == reader.by_segments(*start)
 
 
+def test_a_day_holds_what_changed_since_the_one_before(hq: Hq) -> None:
+    publishing = hq.publisher()
+    publishing.round(NOW)
+    for n in range(1, 5):
+        hq.register.enrol(person(n))
+        publishing.round(NOW + n * MINUTE, consolidate=n in (2, 4))
+    assert [(each.first, each.last) for each in Reader(hq.repo, PEOPLE).head.days] == [(1, 2), (3, 4)]
+    for path, rows in ((day_path(PEOPLE, 1, 1, 2), 6), (day_path(PEOPLE, 1, 3, 4), 6)):
+        with (hq.repo / path).open("rb") as file:
+            assert len(list(Unpacked(file))) == rows
+
+
 def test_without_the_lift_key_a_first_control_list_waits_and_people_do_not(hq: Hq) -> None:
     hq.register.enrol(person(flags=frozenset({"wanted"})))
     control, people = hq.publisher(ONLINE).round(NOW).done
@@ -359,6 +373,19 @@ def test_what_is_urgent_overtakes_what_is_not(hq: Hq) -> None:
     done = publishing.round(NOW + 2 * MINUTE)
     assert flags(hq, 1) == [{"watch"}] and flags(hq, 2) == [{"wanted"}] and hq.row(PEOPLE, *of_subject(3))
     assert sum(segment.rows for each in done.done for segment in each.made) == 1 + 3
+
+
+def test_nothing_urgent_is_left_behind_one_that_changed_again(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in (1, 2):
+        hq.register.enrol(person(n))
+    publishing = hq.publisher()
+    publishing.round(NOW)
+    monkeypatch.setattr(publisher, "BATCH", 1)
+    for n in (1, 2):
+        hq.register.add_flags(n, {"wanted"}, urgent=True)
+    hq.register.add_flags(1, {"watch"})
+    publishing.urgent(NOW + MINUTE)
+    assert flags(hq, 2) == [{"wanted"}] and not publishing.is_urgent
 
 
 def test_much_at_once_lets_what_is_urgent_in_between(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> None:
