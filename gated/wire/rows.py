@@ -124,13 +124,21 @@ def of_status(issuer: str, number: str, slot: int) -> tuple[str, ...]:
 # -- keys ------------------------------------------------------------------------------------------------------
 
 
+def _compressor() -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=3)
+
+
 @dataclass(frozen=True, slots=True)
 class EpochKey:
     """What the key of one epoch of one partition (32 bytes) gives: the hash that rows are found by, and the key that
-    they open with."""
+    they open with. One thread at a time: to make a zstd context anew for each row costs more than all the rest."""
 
     lookup: bytes = field(repr=False)
     rows: SealKey = field(repr=False)
+    _deflate: zstandard.ZstdCompressor = field(init=False, repr=False, compare=False, default_factory=_compressor)
+    _inflate: zstandard.ZstdDecompressor = field(
+        init=False, repr=False, compare=False, default_factory=zstandard.ZstdDecompressor
+    )
 
     @classmethod
     def of(cls, key: bytes) -> "EpochKey":
@@ -146,7 +154,7 @@ class EpochKey:
         Sealed bytes do not compress, so a large row is compressed before; padding hides what that tells of it."""
         plain = encode(row)
         if len(plain) > PAD_BYTES:
-            plain = zstandard.ZstdCompressor(level=3).compress(plain)
+            plain = self._deflate.compress(plain)
         block = LINK_PAD_BYTES if type(row) is DocumentRow else PAD_BYTES
         return self.rows.seal(padded(plain, block), place, nonce)
 
@@ -154,7 +162,7 @@ class EpochKey:
         """Raises `SealError` or `WireError`."""
         plain = self.rows.open(blob, place)
         if plain.startswith(_ZSTD_MAGIC):
-            return decode(KINDS, _inflated(plain))
+            return decode(KINDS, _inflated(self._inflate, plain))
         return decode(KINDS, unpadded(plain))
 
     def proof(self, nonce: bytes) -> bytes:
@@ -168,11 +176,11 @@ class EpochKey:
             return False
 
 
-def _inflated(plain: bytes) -> bytes:
+def _inflated(inflate: zstandard.ZstdDecompressor, plain: bytes) -> bytes:
     try:
         if not 0 < zstandard.frame_content_size(plain) <= PLAIN_BYTES_MAX:
             raise WireError("a row does not say how long it is, or is too long")
-        return zstandard.ZstdDecompressor().decompress(plain, allow_extra_data=True)
+        return inflate.decompress(plain, allow_extra_data=True)
     except zstandard.ZstdError:
         raise WireError("a row cannot be decompressed") from None
 
