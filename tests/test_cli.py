@@ -179,8 +179,6 @@ def test_every_command_has_help_with_examples(name: str) -> None:
 def test_examples_are_real(name: str) -> None:
     """Every `gated ...` line of a help page parses, up to running it."""
     text = CliRunner().invoke(gated, [name, "--help"]).output
-    if name == "cache":
-        text = CliRunner().invoke(gated, [name, "show", "--help"]).output
     examples = re.findall(r"^ +(?:sudo )?gated (.+?)(?:  .*| \|.*)?$", text, re.MULTILINE)
     assert examples
     for example in examples:
@@ -210,7 +208,7 @@ def test_configuration_errors_end_with_78(config: Path) -> None:
 
 
 def test_no_daemon_ends_with_69(config: Path) -> None:
-    for command in (["status"], ["watch"], ["door", "open", "A"], ["cache", "show"]):
+    for command in (["status"], ["watch"], ["door", "open", "A"]):
         result = run(config, *command)
         assert result.exit_code == 69 and "systemctl start gated-lane" in result.output
 

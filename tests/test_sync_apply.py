@@ -414,7 +414,7 @@ def test_an_announced_segment_is_applied_at_once(lane: LaneRig, hq: Hq, site: We
     hq.clock.on(seconds=10)
     data = hq.add(CONTROL, 2000)
     told, asked = len(lane.told), len(site.asked)
-    assert lane.sync.announced(announcement(hq.tip(CONTROL, data))) is None
+    assert lane.sync.announced(announcement(hq.tip(CONTROL, data))) is False
     assert lane.rows(CONTROL) == hq.parts[CONTROL].rows and lane.told[told:] == [(CONTROL, "")]
     assert len(site.asked) == asked, "nobody was asked for it"
     # the head does not know it yet: no rollback; then it does
@@ -426,9 +426,9 @@ def test_a_replayed_announcement_is_refused_quietly(lane: LaneRig, hq: Hq) -> No
     lane.sync.once()
     first = announcement(hq.tip(CONTROL, hq.add(CONTROL, 2000)))
     second = announcement(hq.tip(CONTROL, hq.add(CONTROL, 2001)))
-    assert lane.sync.announced(first) is None and lane.sync.announced(second) is None
+    assert not lane.sync.announced(first) and not lane.sync.announced(second)
     told = len(lane.told)
-    assert lane.sync.announced(first) is None and lane.sync.announced(second) is None, "brokers keep the last one"
+    assert not lane.sync.announced(first) and not lane.sync.announced(second), "brokers keep the last one"
     assert lane.sync.refused[Why.REPLAYED] == 1 and lane.told[told:] == [] and lane.sync.trouble == {}
     assert lane.serial(CONTROL) == 3
     assert catches_up(lane, hq)
@@ -439,11 +439,10 @@ def test_a_skipped_announcement_asks_hq_and_is_refused_if_hq_knows_nothing_of_it
     hq.add(CONTROL, 2000)
     ahead = announcement(hq.tip(CONTROL, hq.add(CONTROL, 2001)))
     before = lane.rows(CONTROL)
-    behind = lane.sync.announced(ahead)
-    assert behind
+    assert lane.sync.announced(ahead) is True
     assert lane.rows(CONTROL) == before and lane.why(CONTROL) is None
     lane.sync.once()  # HQ has signed nothing of it
-    lane.sync.again(behind)
+    lane.sync.again(ahead)
     assert lane.why(CONTROL) is Why.SKIPPED and (CONTROL, "skipped") in lane.told
     hq.sign()
     assert lane.sync.once() and lane.serial(CONTROL) == 3 and lane.same_as(hq)
@@ -453,7 +452,7 @@ def test_a_skipped_announcement_asks_hq_and_is_refused_if_hq_knows_nothing_of_it
 def test_an_announcement_of_several_segments_is_applied_in_order(lane: LaneRig, hq: Hq) -> None:
     lane.sync.once()
     tips = [hq.tip(CONTROL, hq.add(CONTROL, number)) for number in (3000, 3001, 3002)]
-    assert lane.sync.announced(announcement(*tips)) is None
+    assert lane.sync.announced(announcement(*tips)) is False
     assert lane.serial(CONTROL) == 4 and lane.rows(CONTROL) == hq.parts[CONTROL].rows
     assert catches_up(lane, hq)
 
@@ -476,7 +475,8 @@ def test_a_tip_that_does_not_fit_is_refused_by_name(lane: LaneRig, hq: Hq, chang
     lane.sync.once()
     before = lane.rows(CONTROL)
     bad = announcement(hq.tip(CONTROL, hq.add(CONTROL, 2000), **change))
-    lane.sync.again(lane.sync.announced(bad) or ())
+    if lane.sync.announced(bad):
+        lane.sync.again(bad)
     assert lane.why(CONTROL) is why and lane.rows(CONTROL) == before
     assert catches_up(lane, hq)
 
@@ -493,7 +493,7 @@ def test_a_forged_announcement_is_refused_by_name(lane: LaneRig, hq: Hq, where: 
     elif where == "key":
         tip = replace(tip, key="ab" * 32)
     payload = b"\x00\xff{" * 30 if where == "garbage" else announcement(tip)
-    assert lane.sync.announced(payload) is None
+    assert not lane.sync.announced(payload)
     assert lane.rows(CONTROL) == before
     assert sum(lane.sync.refused.values()) == 1
     assert set(lane.sync.refused) == {Why.MALFORMED if where == "garbage" else Why.WRONG_SIGNATURE}
@@ -512,9 +512,9 @@ def test_a_lift_needs_the_second_key(lane: LaneRig, hq: Hq, how: str) -> None:
     hq.sign()
     assert not lane.sync.once()
     assert lane.why(CONTROL) is Why.LIFT_NOT_SIGNED and lane.rows(CONTROL) == before
-    behind = lane.sync.announced(announcement(hq.tip(CONTROL, data)))
-    assert behind
-    lane.sync.again(behind)
+    again = announcement(hq.tip(CONTROL, data))
+    assert lane.sync.announced(again)
+    lane.sync.again(again)
     assert lane.why(CONTROL) is Why.LIFT_NOT_SIGNED and lane.rows(CONTROL) == before
     hq.sign(base=True)
     assert lane.sync.once() and lane.same_as(hq)
@@ -529,7 +529,7 @@ def test_a_signed_lift_rides_in_an_announcement_once_its_base_is_trusted(lane: L
     hq.sign(base=True)
     assert lane.sync.once() and lane.serial(CONTROL) == 1
     hq.parts[CONTROL].serial, hq.parts[CONTROL].chain = 2, good
-    assert lane.sync.announced(announcement(hq.tip(CONTROL, data))) is None
+    assert lane.sync.announced(announcement(hq.tip(CONTROL, data))) is False
     assert lane.rows(CONTROL) == hq.parts[CONTROL].rows
     assert catches_up(lane, hq)
 

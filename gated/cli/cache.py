@@ -278,8 +278,8 @@ def sync(here: Here) -> None:
 @cache.command(
     epilog="""\b
     Examples:
-      gated cache key --out lane-07.key
-      gated cache key --out /run/lane-07.key && systemd-creds encrypt --name=cache.key /run/lane-07.key cache.cred
+      gated cache key --out /run/lane-07.key
+      systemd-creds encrypt --name=cache.key /run/lane-07.key /etc/gated/keys/cache.cred
     """
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The secret half.")
@@ -292,6 +292,7 @@ def key(here: Here, out: Path) -> None:
     """
     from gated.wire.seal import KEY_BYTES, public_of
 
+    lane = here.config.identity
     public_file = out.with_suffix(".pub") if out.suffix == ".key" else out.with_name(out.name + ".pub")
     secret = os.urandom(KEY_BYTES)
     public = public_of(secret)
@@ -299,11 +300,10 @@ def key(here: Here, out: Path) -> None:
         raise click.ClickException(f"{public_file} exists: a key is never overwritten; name another file")
     _make(out, secret, 0o600)
     _make(public_file, public, 0o644)
-    name = out.stem
     here.say(
         {"secret": str(out), "public": str(public_file), "public_hex": public.hex()},
         f"secret  {out}\npublic  {public_file}\n        {public.hex()}\n"
-        f"at HQ:  gated-hq lane add SITE/{name} --key {public_file.name} ...",
+        f"at HQ:  gated-hq lane add {lane.site}/{lane.id} --key {public_file.name} ...",
     )
 
 

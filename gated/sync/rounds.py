@@ -185,22 +185,21 @@ class Sync:
 
     # -- announcements
 
-    def announced(self, payload: bytes) -> tuple[SignedTip, ...] | None:
-        """Apply what an announcement brought. None: that was all; else HQ's server should be asked now, and these tips
-        be tried `again`, for they do not follow what is here."""
+    def announced(self, payload: bytes) -> bool:
+        """Apply what an announcement brought; whether HQ's server should be asked now."""
         self.announcements += 1
         try:
             announcement = bundle.load(Announcement, payload)
         except BundleError as bad:
             self._no("", SyncRefused(Why.MALFORMED, "announcement", str(bad)), told=False)
-            return None
+            return False
         known = self._state.floor.timestamp if self._state is not None else 0
-        behind = tuple(signed for signed in announcement.tips if self._tip(signed, last=False))
-        return behind if behind or announcement.metadata_version > known else None
+        behind = [self._tip(signed, last=False) for signed in announcement.tips]
+        return any(behind) or announcement.metadata_version > known
 
-    def again(self, tips: Iterable[SignedTip]) -> None:
-        """Tips once more, after HQ's server was asked: what does not follow now is refused."""
-        for signed in tips:
+    def again(self, payload: bytes) -> None:
+        """The same announcement once more, after HQ's server was asked: what does not follow now is refused."""
+        for signed in bundle.load(Announcement, payload).tips:
             self._tip(signed, last=True)
 
     def _tip(self, signed: SignedTip, *, last: bool) -> bool:
@@ -214,10 +213,8 @@ class Sync:
             if not self.copies[name].put(tip, signed.segment):
                 return False
         except SyncRefused as no:
-            if last and no.why is Why.REPLAYED:  # HQ's server brought it
-                return False
             behind = no.why in _ASK
-            if last or not behind:
+            if behind is last:  # of the others the first time has told; or HQ's server brought it meanwhile
                 self._no(name, no, told=no.why is not Why.REPLAYED)
             return behind
         except StoreError as bad:

@@ -30,7 +30,6 @@ from gated.sync.fetch import Fetcher, Server
 from gated.sync.refused import SyncRefused
 from gated.sync.rounds import FILES, Stopping, Sync
 from gated.sync.trust import Trust, Trusted
-from gated.wire.bundle import SignedTip
 
 log = structlog.get_logger()
 
@@ -236,20 +235,19 @@ class Service:
                 return asdict(Audited(name)) | {"why": "the sync stops"}
 
     async def _announced(self, payload: bytes) -> Answer:
-        tips = await self._thread(self._sync.announced, payload)
-        if tips is None:
+        if not await self._thread(self._sync.announced, payload):
             return {"asked": False}
         wait_s = self._asks.wait_s()
         if wait_s is None:
             log.debug("asked too often because of announcements")
             return {"asked": False}
-        self._begin(self._ask(tips, wait_s))
+        self._begin(self._ask(payload, wait_s))
         return {"asked": True}
 
-    async def _ask(self, tips: tuple[SignedTip, ...], wait_s: float) -> None:
+    async def _ask(self, payload: bytes, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
         await self.round(patience_s=self._pace.interval_s)
-        await self._thread(self._sync.again, tips)
+        await self._thread(self._sync.again, payload)
 
 
 # -- the process
