@@ -177,6 +177,7 @@ class Copy:
                 return True
             follower.confirm(head, floor)
             self._look()
+            self._tidy()
             return steps > 0
 
     def agree(self, base: Base, head: Head) -> None:
@@ -222,7 +223,7 @@ class Copy:
             remove(made)
             raise SyncRefused(Why.STORE, made.name, "it was begun by a run before, and is begun anew") from bad
         self._place(made, number)
-        self._spool.keep(f"data/{self.partition}")
+        self._tidy()
 
     def _clear_building(self, made: Path, base: Base) -> None:
         """Keep what a run before began, where it still leads to HQ's head."""
@@ -321,11 +322,23 @@ class Copy:
         log.info(
             "cache generation", partition=self.partition, generation=number, serial=new.note.serial, rows=new.note.rows
         )
+
+    def _tidy(self) -> None:
+        """Take away what is not needed any more, also what a run before left that was killed in the middle of it."""
+        self._spool.keep(f"data/{self.partition}")
+        with on_disk(self._building):
+            for left in self._building.glob(f"cache-{self.partition}-*"):
+                left.unlink(missing_ok=True)
         self._drop_old(GENERATIONS_KEPT)
 
     def _drop_old(self, keep: int) -> None:
-        for path in list(generations(self._folder, self.partition).values())[:-keep]:
-            remove(path)
+        """All generations but the newest, and what is left of any that were dropped before."""
+        kept = list(generations(self._folder, self.partition))[-keep:]
+        name = re.compile(rf"cache-{self.partition}-(\d+)\.db(-wal|-shm|\.lock|\.part)?", re.ASCII)
+        with on_disk(self._folder):
+            found = {int(match[1]) for path in self._folder.iterdir() if (match := name.fullmatch(path.name))}
+        for number in sorted(found.difference(kept)):
+            remove(path_of(self._folder, self.partition, number))
 
     # -- from an announcement
 

@@ -1,4 +1,4 @@
-"""`python -m tests.hw_sim COMMAND`: demo, soak, mutants, crash. Each explains itself with --help."""
+"""`python -m tests.hw_sim COMMAND`: demo, soak, crash and others. Each explains itself with --help."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ COMMANDS = {
     "soak": "many seeds in virtual time",
     "mutants": "plants mistakes in the machine; the tests must catch each",
     "crash": "kill -9 at random while passengers pass",
+    "crash-sync": "kill -9 and I/O errors at many points of a sync; then old or new, never mixed",
     "fingers": "prints of fingers that nobody has, as pictures",
     "scan": "a demonstration, and no passenger to be found in any file afterwards",
 }
@@ -18,9 +19,9 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print("usage: python -m tests.hw_sim COMMAND [--help]")
         for name, about in COMMANDS.items():
-            print(f"  {name:8} {about}")
+            print(f"  {name:10} {about}")
         return 0 if sys.argv[1:2] in (["-h"], ["--help"]) else 2
-    module = importlib.import_module(f"tests.hw_sim.{sys.argv[1]}")
+    module = importlib.import_module(f"tests.hw_sim.{sys.argv[1].replace('-', '_')}")
     code = module.main(sys.argv[2:])
     assert isinstance(code, int)
     return code
