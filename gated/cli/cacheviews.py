@@ -17,7 +17,6 @@ ADVICE = {
     "clock": "set the lane's clock (timedatectl)",
     "no_key": "gated cache key, then gated-hq lane add at HQ",
     "disk_full": "free space; what is here keeps serving meanwhile",
-    "lift_not_signed": "HQ must sign with the second key; nothing is lifted until then",
     "wrong_schema": "install the same edition here and at HQ",
     "differs": "gated cache verify --repair",
 }

@@ -56,7 +56,7 @@ def in_words(what: str) -> Iterator[None]:
         raise SyncRefused(WHY.get(bad.why, Why.MALFORMED), what, str(bad)) from bad
     except LiftNotSigned as bad:
         raise SyncRefused(
-            Why.LIFT_NOT_SIGNED, what, "it would lift something: HQ must sign it with the second key (gated-hq lift)"
+            Why.LIFT_NOT_SIGNED, what, "it would lift something: gated-hq publish needs the lift key too"
         ) from bad
     except StoreCorrupt:
         raise
