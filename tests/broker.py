@@ -1,6 +1,7 @@
 """A real mosquitto on a free loopback port, to be killed and restarted. Skips the test where it is not
 installed."""
 
+import os
 import shutil
 import signal
 import socket
@@ -43,7 +44,9 @@ class RunningBroker:
         text = TEMPLATE.read_text(encoding="utf-8").format(
             port=self.port, dir=folder, persistence=str(persistence).lower()
         )
-        self._conf.write_text("\n".join((text, *extra)), encoding="utf-8")
+        # started by root it would become a user who may not write into this folder, and keep nothing without a word
+        stays = ("user root",) if os.geteuid() == 0 else ()
+        self._conf.write_text("\n".join((text, *stays, *extra)), encoding="utf-8")
         self.log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -111,7 +111,10 @@ def test_without_the_key_doors_and_times_but_no_person(tmp_path: Path) -> None:
     entries = list(reader.read("boot-1"))
     assert entries[0].replayed() == HISTORY[0]
     assert entries[3].replayed() == HISTORY[3]
-    assert entries[1].clear == [{"RecordFound": {"ask": 1, "ticket": 1}}, [{"RequestOpen": {"door": "A"}}]]
+    assert entries[1].clear == [
+        {"RecordFound": {"ask": 1, "cache": None, "ticket": 1}},
+        [{"RequestOpen": {"door": "A"}}],
+    ]
     with pytest.raises(StoreError) as sealed:
         entries[1].replayed()
     assert sealed.value.why == "sealed"

@@ -194,7 +194,7 @@ def test_a_broker_of_another_name_is_refused(broker: ProductionBroker, authority
 def test_a_broker_that_knows_us_not_says_so(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("")
     (tmp_path / "users").chmod(0o600)
-    extra = ("allow_anonymous false", "user root", f"password_file {tmp_path / 'users'}")
+    extra = ("allow_anonymous false", f"password_file {tmp_path / 'users'}")
     with RunningBroker(tmp_path / "broker", extra=extra) as broker:
         asked = Broker("127.0.0.1", broker.port, tls=False, username="lane", password="wrong")
         assert "wrong" not in repr(asked)
