@@ -13,10 +13,11 @@ ARGS ?=
 # make soak N=200: how many seeds
 N ?= 20
 
-.PHONY: help setup models broker fprint demo test lint format soak mutants bench conformance crash docs clean distclean
+.PHONY: help setup models broker fprint demo demo-sync test lint format soak mutants bench bench-sync conformance \
+    crash crash-sync docs clean distclean
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## The virtual environment .venv with everything in it
 
@@ -55,6 +56,9 @@ fprint:
 demo: models broker fprint ## A simulated lane with real networks and a real broker, live
 	$(PY) -m tests.hw_sim demo $(ARGS)
 
+demo-sync: models broker fprint ## What HQ changes and how soon a lane acts on it: enrolments, bans, renewed passports
+	$(PY) -m tests.hw_sim demo --story $(ARGS)
+
 test: models fprint ## The tests (fast ones)
 	@$(MAKE) --no-print-directory broker || echo "gated: going on; what needs a broker will be skipped and say so"
 	$(PY) -m pytest $(ARGS)
@@ -77,14 +81,22 @@ mutants: $(READY) ## Plant mistakes in the machine; the tests must catch each
 
 bench: models broker ## Figures, beside those of others
 	@for file in benchmarks/bench_*.py; do \
-	    name=$$(basename "$$file" .py); echo "== $$name"; $(PY) -m "benchmarks.$$name" $(ARGS) || failed=1; \
+	    name=$$(basename "$$file" .py); echo "== $$name"; \
+	    quick=; [ "$$name" != bench_sync ] || quick=--quick; \
+	    $(PY) -m "benchmarks.$$name" $$quick $(ARGS) || failed=1; \
 	done; exit $${failed:-0}
+
+bench-sync: $(READY) ## The cache at 5 million people: rows/s, look-ups, bytes; takes long
+	$(PY) -m benchmarks.bench_sync $(ARGS)
 
 conformance: models broker fprint ## The slow tests: whole services, crashes, manuals' vectors in full
 	$(PY) -m pytest -m slow $(ARGS)
 
 crash: models broker ## Kill -9 of lane, uplink, broker and HQ while passengers pass
 	$(PY) -m tests.hw_sim crash $(ARGS)
+
+crash-sync: $(READY) ## Kill -9 and failing disks at every step of a sync: old or new data, never mixed
+	$(PY) -m tests.hw_sim crash-sync $(ARGS)
 
 docs: $(READY) ## Draw what the documents draw from the code
 	$(PY) docs/build.py $(ARGS)

@@ -27,7 +27,7 @@ from tests.hw_sim.site import LANE, SITE, Plan
 from tests.hw_sim.visits import VISITS, Role, papers
 
 URGENT_S, ORDINARY_S, BAN_S = 10.0, 90.0, 5.0
-"""The limits of issue 4: from the command's end until the lane knows it."""
+"""The longest that it may take from the command's beginning until the lane knows."""
 LIFT_S = ORDINARY_S
 LOOK_S = 0.03
 VISIT_S_MAX = 120.0
@@ -38,8 +38,8 @@ FLAG = "exit_ban"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What HQ did, how long the lane took to know, and who then came. `command_s`: how long the command itself took;
-    `seconds`: from its end until the lane's cache had it; None: not in time, or nothing was done."""
+    """What HQ did, how long it took until the lane knew, and who then came. `command_s`: of the command at HQ alone;
+    `seconds`: from its beginning until the lane's cache had it; None: not in time, or nothing was done."""
 
     number: int
     what: str
@@ -292,7 +292,7 @@ class Story(threading.Thread):
             self.scenes.append(Scene(number, what, visit))
             return
         typed, seen = done
-        seconds = round(max(0.0, seen.mono - typed.ended), 2) if seen.there.is_set() else None
+        seconds = round(seen.mono - typed.began, 2) if seen.there.is_set() else None
         self.scenes.append(Scene(number, what, visit, round(typed.ended - typed.began, 2), seconds, limit_s))
         self._say(f"scene {number}: the lane knew after {seconds} s (limit {limit_s:g} s)")
 
