@@ -91,6 +91,18 @@ def test_a_part_that_this_disk_altered_is_thrown_away_once(fetcher: Fetcher, to:
     assert to.read_bytes() == DATA
 
 
+def test_what_the_server_altered_is_not_asked_for_twice(site: w.Website, fetcher: Fetcher, to: Path) -> None:
+    site.fault(FILE, w.Flip(5))
+    with pytest.raises(SyncRefused, match="altered"):
+        fetcher.file(FILE, to, SIZE, HASH)
+    assert len(site.asked) == 1 and not part(to).exists()
+    part(to).write_bytes(DATA[:1000])
+    site.fault(FILE, w.Flip(5000))
+    with pytest.raises(SyncRefused, match="altered"):
+        fetcher.file(FILE, to, SIZE, HASH)
+    assert [each.range for each in site.asked[1:]] == ["bytes=1000-", ""], "the part found here may have been at fault"
+
+
 def test_a_cut_connection_is_gone_on_with(site: w.Website, fetcher: Fetcher, to: Path) -> None:
     site.fault(FILE, w.Cut(100_000), times=2)
     fetcher.file(FILE, to, SIZE, HASH)

@@ -199,6 +199,15 @@ def endless_root(scene: Scene) -> None:
     scene.site.fault("metadata/2.root.json", w.Endless())
 
 
+def longer(role: str) -> Callable[[Scene], None]:
+    def attack(scene: Scene) -> None:
+        scene.publish()
+        with open(scene.hq.folder / f"metadata/{newest(scene.hq.folder, role)}.{role}.json", "ab") as file:
+            file.write(b" " * 100)
+
+    return attack
+
+
 def wrong_key(scene: Scene) -> None:
     create(scene.folder / "evil", Signers(bytes([n]) * 32 for n in range(101, 106)))
     show(scene, scene.folder / "evil")
@@ -325,6 +334,8 @@ ATTACK: Mapping[str, tuple[Callable[[Scene], None], Why]] = {
     "endless timestamp": (fault(TIMESTAMP, w.Endless()), Why.ENDLESS),
     "endless snapshot": (fault(SNAPSHOT, w.Endless()), Why.ENDLESS),
     "endless role": (fault(ROLE, w.Endless()), Why.ENDLESS),
+    "a snapshot longer than signed": (longer("snapshot"), Why.ENDLESS),
+    "a role longer than signed": (longer("people"), Why.ENDLESS),
     "endless head": (fault(HEAD, w.Endless(honest=True)), Why.ENDLESS),
     "slow timestamp": (fault(TIMESTAMP, w.Drip()), Why.SLOW),
     "fast-forward of the timestamp": (fast_forward_of_the_timestamp, Why.FAST_FORWARD),
@@ -422,18 +433,19 @@ def test_a_fast_forward_is_cured_by_other_online_keys_and_by_nothing_else(scene:
 
 
 def test_a_second_online_key_alone_takes_no_floor_away(scene: Scene) -> None:
-    scene.refresh()
     old = scene.copy("old")
     scene.publish()
+    assert len(scene.refresh().floor.online_keys) == 1
     everything = keys("root", "root2", "t", "online", "lift", "new")
     for role in ("timestamp", "snapshot"):
         scene.hq.rotate(role, [], [public("new")], 1, everything, scene.now)
-    assert len(scene.refresh().floor.online_keys) == 2
     scene.wipe()
     for path in scene.hq.folder.glob("metadata/*.root.json"):
         shutil.copy(path, old / "metadata")
     show(scene, old)
     assert scene.refused().why is Why.ROLLED_BACK
+    show(scene, scene.hq.folder)
+    assert len(scene.refresh().floor.online_keys) == 2
 
 
 def test_a_root_that_was_seen_once_is_never_forgotten_again(scene: Scene) -> None:
@@ -623,6 +635,28 @@ def test_metadata_that_this_disk_altered_are_fetched_again_and_nothing_is_forgot
             assert (trust / name).read_bytes() == data, "it is as it was"
 
 
+def test_a_head_that_this_disk_altered_is_no_measure(scene: Scene) -> None:
+    scene.refresh()
+    for serial in (0, scene.serial + 1000, 3 * JUMP_MAX):
+        (scene.folder / "trust" / "people.head").write_bytes(encode(head(PEOPLE, serial, scene.now)))
+        assert scene.refresh().heads[PEOPLE].serial == scene.serial
+        scene.publish()
+        scene.refresh()
+
+
+def test_a_root_that_this_disk_altered_is_not_built_on(scene: Scene) -> None:
+    scene.refresh()
+    history = scene.folder / "trust" / "root_history"
+    own = Metadata[Any].from_bytes(scene.installed)
+    own.signed.version = 2
+    own.sign(keys("evil")[public_key(public("evil")).keyid])
+    for data in (scene.installed, own.to_bytes(), b"{}"):
+        (history / "2.root.json").write_bytes(data)
+        scene.lane = scene.started()
+        assert scene.lane.tip(signed_tip(scene)).serial == 9
+        scene.refresh()
+
+
 def test_a_state_that_was_kept_by_half_when_the_power_went_is_made_whole(scene: Scene) -> None:
     scene.refresh()
     before = files(scene.folder / "trust")
@@ -721,6 +755,29 @@ def test_a_tip_by_a_key_that_was_taken_away_is_refused(scene: Scene) -> None:
         assert no_tip(scene, signed_tip(scene)) is Why.WRONG_SIGNATURE
         assert scene.lane.tip(signed_tip(scene, key="new")).serial == 9
         scene.lane = scene.started()
+
+
+def test_a_tip_is_not_judged_by_targets_whose_key_was_taken_away(scene: Scene) -> None:
+    scene.refresh()
+    scene.lane.tip(signed_tip(scene))
+    everything = keys("root", "root2", "t", "online", "lift", "new")
+    scene.hq.rotate("targets", [public("t")], [public("new")], 1, everything, scene.now)
+    scene.site.fault(TIMESTAMP, w.Status(503))
+    assert scene.refused().why is Why.UNREACHABLE
+    for _ in range(2):
+        assert no_tip(scene, signed_tip(scene)) is Why.MISSING
+        scene.lane = scene.started()
+    scene.site.well()
+    scene.refresh()
+    scene.lane.tip(signed_tip(scene))
+
+
+def test_one_key_of_two_that_must_sign_is_too_few_for_a_tip(scene: Scene) -> None:
+    everything = keys("root", "root2", "t", "online", "lift", "new")
+    scene.hq.rotate("people", [], [public("new")], 2, everything, scene.now)
+    scene.refresh()
+    assert no_tip(scene, signed_tip(scene)) is Why.WRONG_SIGNATURE
+    assert scene.lane.tip(signed_tip(scene, CONTROL)).serial == 9
 
 
 def test_a_tip_is_frozen_only_when_nobody_knows_any_more_whose_keys_are_good(scene: Scene) -> None:

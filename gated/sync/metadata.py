@@ -162,12 +162,14 @@ class Client:
             return self._version_why(role, data)
         if isinstance(bad, DeserializationError):
             return Why.ALTERED if data.rstrip().endswith(b"}") else Why.TRUNCATED
-        if mismatch and self._signed(role, data):
-            return Why.MIXED
-        if isinstance(bad, exceptions.DownloadLengthMismatchError):
-            return Why.ENDLESS
         if mismatch:
-            return Why.TRUNCATED if len(data) < self._length(role) else Why.ALTERED
+            length = self._length(role)
+            whole = len(data) > length and self._signed(role, data[:length])
+            if not whole and self._signed(role, data):
+                return Why.MIXED
+            if len(data) == length:
+                return Why.ALTERED
+            return Why.TRUNCATED if len(data) < length else Why.ENDLESS
         # a role that the snapshot leaves out, or a file of another kind
         return Why.MIXED if self._signed(role, data) else Why.ALTERED
 
