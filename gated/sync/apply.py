@@ -36,6 +36,11 @@ BAD: Final = ".bad"
 _UNUSABLE: Final = ("not_ours", "wrong_edition", "unfinished")
 
 
+def unusable(bad: StoreError) -> bool:
+    """Whether a generation is of no use to anybody, whatever becomes of the disk."""
+    return isinstance(bad, StoreCorrupt) or bad.why in _UNUSABLE
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a partition stands here. `generation` 0: there is none."""
@@ -78,7 +83,7 @@ class Copy:
             try:
                 self._follower = Follower(CacheFile(path), self._spool, self._fetcher, self._say)
             except StoreError as bad:
-                if not isinstance(bad, StoreCorrupt) and bad.why not in _UNUSABLE:
+                if not unusable(bad):
                     raise
                 self._set_aside(path, bad.why)
                 continue
@@ -160,6 +165,7 @@ class Copy:
         Raises `SyncRefused`; what is here then stays as it is."""
         self.agree(base, head)
         self._base = base
+        self._take_up()
         follower = self._follower
         with self.guarded(follower):
             if follower is None or self._elsewhere(follower, base, head, same_keys):
@@ -311,17 +317,29 @@ class Copy:
                 raise SyncRefused(Why.STORE, made.name, "another program holds it open")
             made.rename(final)
             sync_names(self._folder)
-        remove(made)  # what lay beside it
-        new = Follower(CacheFile(final), self._spool, self._fetcher, self._say)
+        self._switch_to(final)
+        new = self.standing
+        log.info("cache generation", partition=self.partition, generation=number, serial=new.serial, rows=new.rows)
+
+    def _switch_to(self, path: Path) -> None:
+        new = Follower(CacheFile(path), self._spool, self._fetcher, self._say)
         with self._switch:
             old, self._follower = self._follower, new
             if old is not None:
                 with old.lock:
                     old.file.close()
             self._look()
-        log.info(
-            "cache generation", partition=self.partition, generation=number, serial=new.note.serial, rows=new.note.rows
-        )
+
+    def _take_up(self) -> None:
+        """A generation that got its place, and then the disk failed: it need not be made again."""
+        number, path = max(generations(self._folder, self.partition).items(), default=(0, Path()))
+        if number > max(self._last_bad(), self.standing.generation):
+            try:
+                self._switch_to(path)
+            except StoreError as bad:
+                if not unusable(bad):
+                    raise
+                self._set_aside(path, bad.why)
 
     def _tidy(self) -> None:
         """Take away what is not needed any more, also what a run before left that was killed in the middle of it."""

@@ -61,10 +61,14 @@ class Trust:
         self._targets: dict[str, TargetFile] = {}
         with on_disk(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in folder.glob(f"{_WORK}*"):
-                shutil.rmtree(left)
+            self._sweep()
             with TemporaryDirectory(dir=folder, prefix=_WORK) as work:
                 Client(Path(work), root, fetcher, clock())
+
+    def _sweep(self) -> None:
+        """Take away what a process left that was killed, or whose disk failed."""
+        for left in self._folder.glob(f"{_WORK}*"):
+            shutil.rmtree(left)
 
     # -- refreshing
 
@@ -74,6 +78,8 @@ class Trust:
         Everything is proven in a copy of the folder; only a state that is proven as a whole takes its place."""
         now = self._clock()
         before = _files(self._folder)
+        with on_disk(self._folder):
+            self._sweep()
         with on_disk(self._folder), TemporaryDirectory(dir=self._folder, prefix=_WORK) as work:
             for name, data in before.items():
                 place = Path(work, name)

@@ -237,7 +237,11 @@ class Yard:
             if said["broken"]:
                 self._befell(log, result, point.arm)
                 self._whole(scenario, store, result)
-            child.go()
+            if said["ended"]:
+                child.end()
+                child = victim.forked(victim.recovering(store, self._url(scenario.after), self.stages.root))
+            else:
+                child.go()
             self._recovered(child, result)
             if not said["broken"]:
                 raise Missed

@@ -166,26 +166,25 @@ def victim(
 
     def life(say: Say, wait: Wait, _: int) -> None:
         shim = Shim()
-        sync: Sync | None = None
         why = ""
         with labels(shim):
             shim.arm(folder, log, arm)
             say({"began": True})
+            try:
+                sync = begun(folder, url, root)
+            except (SyncRefused, StoreError) as no:  # then the whole process ends, and the service manager begins anew
+                say({"broken": shim.broken, "well": False, "why": f"did not start: {no.why}", "ended": True})
+                return
             for _ in range(2 if arm.errno else 1):
-                try:
-                    sync = sync or begun(folder, url, root)
-                    if announcement:
-                        sync.announced(announcement)
-                    well = sync.once()
-                    why = why or "; ".join(sorted({f"{t.why}" for t in sync.trouble.values()}))
-                except (SyncRefused, StoreError) as no:
-                    well, why = False, f"did not start: {no.why}"
+                if announcement:
+                    sync.announced(announcement)
+                well = sync.once()
+                why = why or "; ".join(sorted({f"{t.why}" for t in sync.trouble.values()}))
             shim.disarm()
-            say({"broken": shim.broken, "well": well, "why": why})
-        if not arm.errno:
-            return
-        wait()
-        say(caught_up(sync, folder, url, root))
+            say({"broken": shim.broken, "well": well, "why": why, "ended": not arm.errno})
+        if arm.errno:
+            wait()
+            say(caught_up(sync, folder, url, root))
 
     return life
 
