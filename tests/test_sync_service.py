@@ -125,6 +125,7 @@ def test_an_announced_ban_is_applied_while_a_snapshot_comes_byte_by_byte(process
     process.configure()
     process.start()
     eventually(lambda: process.rows(CONTROL) == process.hq.parts[CONTROL].rows, 20)
+    eventually(lambda: (CONTROL, "") in process.told())
     told = len(process.told())
     data = process.hq.add(CONTROL, 2000)
     assert process.client.ask(Announced.of(announcement(process.hq.tip(CONTROL, data)))) == {"asked": False}
