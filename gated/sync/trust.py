@@ -186,9 +186,8 @@ class Trust:
         clock; missing, where no metadata are here yet."""
         what = "announced segment"
         tip = _loaded(Tip, signed.tip, what)
+        # what is read here is not kept: a refresh in another thread may know of newer keys by then
         delegations = self._delegations or self._from_disk()
-        if self._delegations is None:
-            self._delegations = delegations
         now = self._clock()
         for role, metadata in zip(("root", "targets"), delegations, strict=True):
             if metadata.is_expired(now):
