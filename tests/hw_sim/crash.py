@@ -1,4 +1,4 @@
-"""`python -m tests.hw_sim crash`: kill -9 of lane, uplink, broker and ingest at random while passengers pass.
+"""`python -m tests.hw_sim crash`: kill -9 of lane, uplink, sync, broker, ingest and publisher while passengers pass.
 
 Afterwards every physical passage must be at HQ exactly once, or as one record marked unresolved, and the outputs must
 have been safe half a second after each death of the lane.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tests.hw_sim import demo
 from tests.hw_sim.crew import Crew
 
-VICTIMS = ("lane", "uplink", "broker", "ingest")
+VICTIMS = ("lane", "uplink", "sync", "broker", "ingest", "publisher")
 FIRST_S = 8.0
 """The lane has to open before it can be killed at something."""
 

@@ -25,8 +25,12 @@ from tests.hw_sim.gallery import people, show
 from tests.hw_sim.papers import Paper
 from tests.hw_sim.site import Plan
 
-PLACES = ("store", "broker", "logs", "hq.db", "hq.db-wal", "hq.db-shm", "registers.db", "registers.db-wal")
-"""What a lane, a broker and HQ keep. The simulator's own plan is not among them: it has to know who comes."""
+PLACES = (
+    *("store", "broker", "logs", "repo", "publish.db", "publish.db-wal"),
+    *("hq.db", "hq.db-wal", "hq.db-shm", "registers.db", "registers.db-wal"),
+)
+"""What a lane, a broker and HQ keep, and what HQ publishes. The simulator's own plan is not among them: it has to know
+who comes."""
 
 
 def canaries_of(folder: Path) -> list[Canary]:

@@ -129,7 +129,7 @@ def table(result: dict[str, Any], picture: Path) -> Group:
 
 def story_table(scenes: list[dict[str, Any]]) -> Table:
     """Scene by scene: what HQ did, the seconds until the lane knew, and what became of who came then."""
-    title = "seconds of the command at HQ, and from its beginning until the lane's cache had it"
+    title = "seconds: of the command at HQ; from its beginning until the lane knew"
     shown = Table(title=title, box=None, title_justify="left")
     for name in ("", "", "command", "known", "limit", "", ""):
         shown.add_column(name, justify="right" if name else "left")

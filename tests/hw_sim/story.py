@@ -219,7 +219,7 @@ class Story(threading.Thread):
         self._visit("renewed")
         self._add(5, "renewed passport, enrolled", "renewed", done, URGENT_S)
         self._visit("unlisted")
-        self._add(5, "the next, not enrolled: by personal number", "unlisted")
+        self._add(5, "the next, by the personal number", "unlisted")
 
     def _lost(self) -> None:
         paper = self._papers[Role.LOST][0]
@@ -235,11 +235,11 @@ class Story(threading.Thread):
         self._office.control("lift", str(self._subjects[Role.BANNED]), FLAG)
         self._visit("unsigned")
         kept = not lifted.there.is_set()
-        self.scenes.append(Scene(7, "the ban is lifted, without the second key", "unsigned", well=kept))
+        self.scenes.append(Scene(7, "lifted without the second key", "unsigned", well=kept))
         typed = self._office.publish(*self._broker, lift=True)
         self._await_seen(lifted, LIFT_S)
         self._visit("lifted")
-        self._add(7, "and with the second key", "lifted", (typed, lifted), LIFT_S)
+        self._add(7, "lifted with the second key", "lifted", (typed, lifted), LIFT_S)
 
     # -- at HQ
 
