@@ -160,7 +160,7 @@ def _players(counter: Counter, plan: Plan, everybody: Sequence[Person]) -> tuple
         try:
             shown, above = counter.likest(person)
         except NotEnrolled:
-            continue
+            continue  # whose photograph will not do at the counter plays no part
         if above >= BEYOND_DOUBT:
             found.append((person, shown))
     if not found:

@@ -273,7 +273,7 @@ class Story(threading.Thread):
             try:
                 event = self._heard.get(timeout=0.2)
             except Empty:
-                continue
+                continue  # time to see whether anybody has stopped us
             if event["what"] == what and event.get("body") == name:
                 return
         raise CrewError(f"{name} has not {what} after {VISIT_S_MAX:g} s")
