@@ -78,6 +78,7 @@ class LookUp:
         self._both: Enrolments | None = None
         self._memory = memory or {partition: Memory() for partition in PARTITIONS}
         self._damaged: set[Path] = set()
+        self._passed_over: set[Path] = set()
         self._held: dict[int, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost, self._why = True, ""
@@ -146,6 +147,9 @@ class LookUp:
                 log.info("cache opened", partition=partition, generation=generation, rows=cache.note.rows)
             except StoreError as error:
                 failed = failed or error
+                if found[generation] not in self._passed_over:
+                    self._passed_over.add(found[generation])
+                    log.error("cache generation passed over", why=error.why, what=str(error))
                 continue
             self._open[partition] = cache
             if held is not None:

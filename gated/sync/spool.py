@@ -61,8 +61,10 @@ def on_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as bad:
-        why = Why.DISK_FULL if bad.errno in (errno.ENOSPC, errno.EDQUOT) else Why.STORE
-        raise SyncRefused(why, path.name, f"the system says {os.strerror(bad.errno or 0).lower()}") from bad
+        said = f"the system says {os.strerror(bad.errno or 0).lower()}"
+        if bad.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SyncRefused(Why.DISK_FULL, path.name, f"{said}: free space where {path.parent} is") from bad
+        raise SyncRefused(Why.STORE, path.name, f"{said}: look at {path.parent} and at the kernel's log") from bad
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o640) -> None:
