@@ -232,14 +232,14 @@ class WatchedFetcher(Fetcher):
 class LaneSync:
     """The real sync of a lane whose store is `folder`."""
 
-    def __init__(self, folder: Path, url: str, root: bytes, clock: Callable[[], datetime]) -> None:
-        folder.mkdir(exist_ok=True)
+    def __init__(self, folder: Path, url: str, root: bytes, clock: Callable[[], datetime], lane: str = LANE) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.clock = folder, clock
         self.told: list[tuple[str, str]] = []
         self.tell: Callable[[str, str], bool] = lambda partition, why: True
         self.fetcher = WatchedFetcher(url, folder)
         trust = Trust(folder / "sync" / "trust", root, self.fetcher, clock)
-        self.sync = Sync(folder, LANE, trust, self.fetcher, clock, self._tell)
+        self.sync = Sync(folder, lane, trust, self.fetcher, clock, self._tell)
 
     def _tell(self, partition: str, why: str) -> bool:
         heard = self.tell(partition, why)
