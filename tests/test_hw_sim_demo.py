@@ -288,6 +288,7 @@ def test_the_whole_demonstration_is_clean(tmp_path: Path) -> None:
     result = json.loads(ran.stdout)
     assert result["passengers"] == 8 and 4 * result["impostors"] >= 8
     assert result["wrong_grants"] == result["records_lost"] == result["doors_unsafe"] == 0
+    assert result["cache_people_rows"] > 0, "HQ published it, and sync fetched it"
     assert result["granted"] >= 0.7 * result["genuine"] and (out / "timeline.png").exists()
 
 
