@@ -18,10 +18,10 @@ from gated.config import load
 from gated.hq import keys
 from gated.store.cache import Enrolments
 from gated.wire.rows import CONTROL, PEOPLE
-from tests.canaries import Canary, found
-from tests.hw_sim import demo
+from tests.canaries import NEEDLE_MIN, Canary, found
+from tests.hw_sim import demo, visits
 from tests.hw_sim.cachefiles import newest
-from tests.hw_sim.gallery import people, show
+from tests.hw_sim.gallery import people
 from tests.hw_sim.papers import Paper
 from tests.hw_sim.site import Plan
 
@@ -34,26 +34,34 @@ who comes."""
 
 
 def canaries_of(folder: Path) -> list[Canary]:
-    """Everybody whom the demonstration in `folder` enrolled or showed, and the templates in its cache."""
+    """Everybody whom the demonstration in `folder` enrolled or showed, and the templates in its cache.
+
+    Raises `ValueError` where its cache knows none of them: a search for somebody else would find nothing."""
     plan = Plan.read(folder)
-    everybody = people(Path(plan.people))
-    made = show(everybody, plan.known, plan.seed, plan.passengers, plan.day, plan.impostors).cast
+    made = plan.show(people(Path(plan.people))).cast
     papers = [enrolment.paper for enrolment in made.enrolments] + [p.paper for p in made.passengers]
     papers += [p.other_paper for p in made.passengers if p.other_paper is not None]
+    for player in plan.players:
+        papers += visits.papers(player.role, player.person, plan.seed, plan.day)
     by_number = {paper.number: paper for paper in papers}
     config = load(folder / "lane.toml")
     lane_private, lane = keys.secret(config.keys.cache), f"{config.identity.site}/{config.identity.id}"
     cache = Enrolments(*(newest(config.store.dir, partition, lane_private, lane) for partition in (PEOPLE, CONTROL)))
     canaries = []
+    known = 0
     try:
         for number, paper in by_number.items():
             canaries += _of_paper(paper)
             row = cache.by_document("TWN", number)
-            if row is not None and row.face is not None:
-                canaries.append(Canary(f"template of {number}", row.face))
+            if row is not None:
+                known += 1
+                canaries += [Canary(f"template of {number}", row.face)] if row.face is not None else []
+                canaries += [Canary(f"{f.position} of {number}", f.template) for f in row.fingers]
     finally:
         cache.close()
-    return canaries
+    if not known:
+        raise ValueError(f"{folder}: the lane's cache knows nobody whom this demonstration enrolled")
+    return [canary for canary in canaries if len(canary.plain) >= NEEDLE_MIN]
 
 
 def _of_paper(paper: Paper) -> list[Canary]:
@@ -61,8 +69,7 @@ def _of_paper(paper: Paper) -> list[Canary]:
         Canary(f"number {paper.number}", paper.number),
         Canary(f"personal number of {paper.number}", paper.personal_number),
         Canary(f"name of {paper.number}", f"{paper.surname} {paper.given_names}"),
-        Canary(f"zone name of {paper.number}", paper.lines[0][5:].rstrip("<")),
-        Canary(f"second line of {paper.number}", paper.lines[1]),
+        *(Canary(f"line {n} of {paper.number}", line.rstrip("<")) for n, line in enumerate(paper.lines, 1)),
     ]
 
 
