@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gated.store.cachefile import CacheNote, read_checked, read_note
 from gated.store.cachetable import AGAIN, Progress, check_header, read_about
@@ -19,6 +19,8 @@ from gated.wire import rows
 from gated.wire.codec import WireError
 from gated.wire.rows import CONTROL, PEOPLE, SLOTS_MAX, DocumentRow, EpochKey, FlagsRow, PersonRow
 from gated.wire.seal import SealError
+
+_ROW: Final = "SELECT value FROM rows WHERE key = ?"
 
 
 class Cache:
@@ -90,8 +92,11 @@ class Cache:
     def row(self, cls: type[Any], *parts: str) -> Any:
         """The row of sort `cls` at the place of `parts` (`rows.of_subject` and its sisters); None: there is none."""
         place = self._key.place(*parts)
-        with self._connection() as connection:
-            found = connection.execute("SELECT value FROM rows WHERE key = ?", (place,)).fetchone()
+        if self._inside is not None:
+            found = self._inside.execute(_ROW, (place,)).fetchone()
+        else:
+            with self._file.connection() as connection:
+                found = connection.execute(_ROW, (place,)).fetchone()
         if found is None:
             return None
         row = self._opened(place, found[0])

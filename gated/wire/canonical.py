@@ -46,6 +46,15 @@ def dumps(tree: Json) -> bytes:
     return data
 
 
+def parse(data: bytes) -> Json:
+    """The tree of bytes that are sealed or signed, and so known to be ours: whether they are canonical is not asked,
+    which takes half the time. Raises `WireError`."""
+    try:
+        return _from_text.decode(data.decode())
+    except (ValueError, RecursionError):
+        raise WireError("not JSON") from None
+
+
 def loads(data: bytes) -> Json:
     """The tree that `data` is the canonical form of. Raises `WireError`."""
     if type(data) is not bytes:

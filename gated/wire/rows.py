@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import zstandard
 
-from gated.wire.codec import WireError, decode, encode, kinds, personal
+from gated.wire.canonical import parse
+from gated.wire.codec import WireError, encode, kinds, load, personal
 from gated.wire.seal import PAD_BYTES, SealError, SealKey, derived, lookup_key, open_sealed, padded, seal_to, unpadded
 
 PEOPLE: Final = "people"
@@ -162,8 +163,8 @@ class EpochKey:
         """Raises `SealError` or `WireError`."""
         plain = self.rows.open(blob, place)
         if plain.startswith(_ZSTD_MAGIC):
-            return decode(KINDS, _inflated(self._inflate, plain))
-        return decode(KINDS, unpadded(plain))
+            return load(KINDS, parse(_inflated(self._inflate, plain)))
+        return load(KINDS, parse(unpadded(plain)))
 
     def proof(self, nonce: bytes) -> bytes:
         """Opens under this key alone: a wrong key is found when a file is opened, not at the first passenger."""
