@@ -34,7 +34,7 @@ from gated.icao.check import Check
 from gated.icao.fingers import Finger
 from gated.icao.mrz import Document
 from gated.lane import policy
-from gated.lane.events import ChipRead, FaceCompared, FingerCompared, Traveller
+from gated.lane.events import CacheStand, ChipRead, FaceCompared, FingerCompared, Traveller
 from gated.lane.policy import TRIES_A_FINGER, Decision, Evidence, Rules
 from gated.lane.settings import Timing
 from models.loader import CACHE
@@ -111,7 +111,9 @@ def claim(mode: str, rules: Rules) -> Evidence:
     document = Document("TD3", code, "UTO", "1", "UTO", "900101", "X", "300101", "A", "B", False, "", ())
     chip = ChipRead(1, 1, Check.SUCCESSFUL, Check.SUCCESSFUL, Check.SUCCESSFUL)
     holder = Traveller(1, category, DAY.date().replace(year=1990), frozenset(), (), face, INDEX)
-    return Evidence(DAY, document=document, traveller=holder, chip=chip, finger_reader=True)
+    return Evidence(
+        DAY, document=document, traveller=holder, cache=CacheStand(1, DAY, 1, DAY), chip=chip, finger_reader=True
+    )
 
 
 def passage(

@@ -175,11 +175,32 @@ MISTAKES: tuple[Mistake, ...] = (
         "lane.reset_needed = False",
     ),
     Mistake(
+        "any_cache_will_do",
+        "policy",
+        "the policy's limit on the cache's age is not asked",
+        "    category_is_known,\n    cache_is_recent_enough,\n",
+        "    category_is_known,\n",
+    ),
+    Mistake(
+        "the_better_partition_counts",
+        "freshness",
+        "fresh people make up for stale controls",
+        "return max(found, key=lambda f: f.rank, default=Freshness.FRESH)",
+        "return min(found, key=lambda f: f.rank, default=Freshness.FRESH)",
+    ),
+    Mistake(
+        "a_cache_of_tomorrow_is_fresh",
+        "freshness",
+        "with its clock years behind a lane trusts any cache",
+        "if as_of is None or as_of > now + timedelta(seconds=AHEAD_S_MAX):",
+        "if as_of is None:",
+    ),
+    Mistake(
         "stolen_document_found_and_dropped",
         "entering",
         "what the look-up says of the document is lost",
-        "document_flags=event.document_flags, finger_reader=reader)",
-        "finger_reader=reader)",
+        "document_flags=event.document_flags, cache=event.cache, finger_reader=reader",
+        "cache=event.cache, finger_reader=reader",
     ),
     # -- proving -------------------------------------------------------------------------------------------------
     Mistake(
@@ -208,8 +229,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "document_flags_overwritten",
         "proving",
         "the second reading wipes what the first one found",
-        "document_flags=lane.guest.evidence.document_flags | event.document_flags",
-        "document_flags=event.document_flags",
+        "document_flags = lane.guest.evidence.document_flags | event.document_flags",
+        "document_flags = event.document_flags",
     ),
     Mistake(
         "frames_since_the_document",
