@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gated.mqtt import Broker, Connected, Gone, Happening, Publication, Refused, Session
+from gated.mqtt import Broker, Connected, Gone, Happening, Publication, Received, Refused, Session
 from gated.wire import link
 from tests.broker import RunningBroker, free_port
 from tests.uplink_rig import LANE, ROOT, SITE, Rig, eventually
@@ -112,7 +112,7 @@ def identity(broker: RunningBroker, authority: Authority, common_name: str, file
 
 def first(broker: Broker, *topics: str) -> tuple[Session, Happening, "SimpleQueue[Happening]"]:
     inbox: SimpleQueue[Happening] = SimpleQueue()
-    session = Session(broker, "test", inbox, subscribe=[(topic, 1) for topic in topics])
+    session = Session(broker, f"test-{id(inbox)}", inbox, subscribe=[(topic, 1) for topic in topics])
     session.start()
     return session, inbox.get(timeout=5), inbox
 
@@ -153,6 +153,22 @@ def test_a_lane_speaks_for_itself_alone(broker: ProductionBroker, authority: Aut
     session.publish(Publication(link.topic(SITE, LANE, "event"), b"x"))
     session.stop()
     assert isinstance(inbox.get(timeout=5), Gone), "what it may say is not refused"
+
+
+def test_news_for_all_lanes_come_from_the_publisher_alone(broker: ProductionBroker, authority: Authority) -> None:
+    topic = link.announce_topic()
+    lane, connected, heard = first(identity(broker, authority, f"{SITE}/{LANE}", "lane"), topic)
+    assert isinstance(connected, Connected)
+    lane.publish(Publication(topic, b"forged"))
+    told = heard.get(timeout=5)
+    assert isinstance(told, Refused) and "not authorized" in told.reason
+    publisher, connected, _ = first(identity(broker, authority, "hq-publisher", "publisher"))
+    assert isinstance(connected, Connected)
+    publisher.publish(Publication(topic, b"news"))
+    received = heard.get(timeout=5)
+    assert isinstance(received, Received) and received.payload == b"news"
+    for session in (publisher, lane):
+        session.stop()
 
 
 @pytest.mark.parametrize("who", ["nobody", "stranger", "revoked"])
