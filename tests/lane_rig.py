@@ -62,9 +62,10 @@ class Rig:
         self.bench = Bench(self.folder, readers or {"a": "elyctis"}, topology)
         self._readers = dict(readers or {"a": "elyctis"})
         keys.make(self.folder / "keys")
-        journal = self.folder / "keys" / "journal.key"
-        journal.write_bytes(os.urandom(32))
-        journal.chmod(0o600)
+        for name in ("journal.key", "cache.key"):
+            own = self.folder / "keys" / name
+            own.write_bytes(os.urandom(32))
+            own.chmod(0o600)
         self.hq_private = (self.folder / "keys" / "hq.key").read_bytes()
         self.register = Register(self.folder / "registers.db", keys.secret(self.folder / "keys" / "data.key"))
         self.store = self.folder / "store"

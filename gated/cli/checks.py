@@ -255,6 +255,9 @@ def keys(config: Config) -> Iterator[Finding]:
         if str(path).startswith("/run/credentials/"):
             path = KEYS / path.name
         label = f"key {name}"
+        if secret and path.parent == KEYS and not path.exists() and path.with_suffix(".cred").exists():
+            yield Finding(label, "ok", f"{path.with_suffix('.cred')}, sealed (systemd-creds)")
+            continue
         try:
             info = path.stat()
         except PermissionError:
@@ -266,8 +269,10 @@ def keys(config: Config) -> Iterator[Finding]:
             continue
         if info.st_size != 32:
             yield Finding(label, "fail", f"{path} has {info.st_size} bytes, not 32", "copy it again from HQ, in binary")
-        elif name == "cache" and path == config.keys.cache and _beside(info, config):
-            todo = "give it as a credential (docs/install.md, Keys): whoever takes this disk has the key too"
+        elif name == "cache" and _beside(info, config):
+            todo = (
+                "seal it to the TPM, or supply it from outside (docs/install.md, Keys): a stolen disk has the key too"
+            )
             yield Finding(
                 label, "warn" if config.keys.cache_on_disk else "fail", f"{path} lies on the cache's disk", todo
             )

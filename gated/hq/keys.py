@@ -29,7 +29,6 @@ FILES = (
     KeyFile("orders.key", "signs officers' orders: for the order desk alone", True),
     KeyFile("orders.pub", "goes to every lane: [keys] orders_public", False),
     KeyFile("data.key", "seals the personal data in HQ's own registers", True),
-    KeyFile("cache.key", "seals the caches that HQ publishes; goes to their lanes as a credential: [keys] cache", True),
 )
 
 
@@ -47,7 +46,6 @@ def make(folder: Path) -> tuple[KeyFile, ...]:
         "orders.key": orders,
         "orders.pub": Ed25519PrivateKey.from_private_bytes(orders).public_key().public_bytes_raw(),
         "data.key": os.urandom(KEY_BYTES),
-        "cache.key": os.urandom(KEY_BYTES),
     }
     for file in FILES:
         _write(folder / file.name, contents[file.name], 0o600 if file.secret else 0o644)
