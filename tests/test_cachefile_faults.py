@@ -172,7 +172,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if part.stat().st_uid == 0 and part != Path("/"):
             part.chmod(part.stat().st_mode | 0o011)
     os.chown(folder, LANE, GROUP)
-    folder.chmod(0o3770)
+    folder.chmod(0o1770)
     return folder
 
 
@@ -265,7 +265,7 @@ class Hands:
         return User(SYNC, SYNC).does(*(getattr(self, name) for name in names))
 
     def lane(self, *names: str) -> User:
-        return User(LANE, GROUP).does(*(getattr(self, name) for name in names))
+        return User(LANE, GROUP, (SYNC,)).does(*(getattr(self, name) for name in names))
 
 
 def test_the_lane_reads_what_sync_has_built_and_closed_and_sync_goes_on(shared: Path) -> None:
@@ -275,7 +275,7 @@ def test_the_lane_reads_what_sync_has_built_and_closed_and_sync_goes_on(shared: 
     sync = hands.sync("build")
     assert sync.next() == "built"
     sync.end()
-    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (SYNC, GROUP, 0o660)
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (SYNC, SYNC, 0o660)
     lane = hands.lane("look", "read", "read")
     assert lane.next() == "100"
     assert path.with_name(path.name + "-shm").stat().st_uid == LANE
@@ -286,6 +286,20 @@ def test_the_lane_reads_what_sync_has_built_and_closed_and_sync_goes_on(shared: 
     assert lane.next() == "102"
     sync.end()
     lane.end()
+
+
+def test_the_uplink_can_neither_read_nor_write_a_cache_file(shared: Path) -> None:
+    """It is in the lane's group, for the outbox and for the folder; not in sync's."""
+    hands = Hands(path_of(shared, PEOPLE, 1))
+    sync = hands.sync("build")
+    assert sync.next() == "built"
+    sync.end()
+    uplink = User(SYNC + 1, SYNC + 1).does(hands.look, hands.open, lambda: str(hands.path.write_bytes(b"mine")))
+    for _ in range(3):
+        said = uplink.next()
+        assert "read_only" in said or "cannot_open" in said or "PermissionError" in said, said
+    uplink.end()
+    assert held(hands.path) == table()
 
 
 def test_sync_takes_up_what_a_lane_left_that_was_killed(shared: Path) -> None:

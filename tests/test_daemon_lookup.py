@@ -1,6 +1,7 @@
 """The look-up: every question answered once, newer generations noticed, failures told, templates gone at `Forget`."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -281,6 +282,26 @@ def test_where_the_newest_is_damaged_the_one_before_serves(rig: Rig) -> None:
     assert stranger == NoRecord(1, 2, frozenset(), CacheStand(0, later, 0, later))
     assert again.traveller == first.traveller
     assert again.cache == STAND, "and its age is not what it says now"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_file_that_somebody_else_made_does_not_count(rig: Rig) -> None:
+    """A taken uplink could copy sealed rows into a generation of its own, without those that ban somebody."""
+    rig.look_up = LookUp(rig.folder, KEY, NAME, MODEL, rig.workers, rig.events.append, owners=(0,))
+
+    async def scenario() -> None:
+        publish(rig.folder, 2)  # without the flag
+        os.chown(path_of(rig.folder, CONTROL, 2), 4242, -1)
+        rig.find()
+        rig.look_up.read_flags(cmd.ReadFlags(1, 2))
+        await asyncio.sleep(0.1)
+        rig.look_up.read_flags(cmd.ReadFlags(1, 3))
+        await asyncio.sleep(0.1)
+
+    rig.play(scenario)
+    last = rig.answers()[-1]
+    assert isinstance(last, FlagsRead) and last.flags == {"wanted"}
+    assert [entry["why"] for entry in rig.logs if entry["event"] == "cache generation passed over"] == ["not_syncs"]
 
 
 def test_an_old_file_that_was_put_back_is_of_no_known_age(rig: Rig) -> None:

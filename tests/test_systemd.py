@@ -182,6 +182,6 @@ def test_users_and_folders_are_made(tmp_path: Path) -> None:
     users = dict(line.split(":")[:3:2] for line in (tmp_path / "etc/passwd").read_text().splitlines())
     assert {"gated", "gated-uplink", "gated-sync"} <= users.keys()
     store, keys = (tmp_path / "var/lib/gated").stat(), (tmp_path / "etc/gated/keys").stat()
-    assert stat.S_IMODE(store.st_mode) == 0o3770 and store.st_uid == int(users["gated"])
+    assert stat.S_IMODE(store.st_mode) == 0o1770 and store.st_uid == int(users["gated"])
     assert stat.S_IMODE(keys.st_mode) == 0o700 and keys.st_uid == 0
-    assert settings("gated-lane")["StateDirectoryMode"] == ["3770"]
+    assert settings("gated-lane")["StateDirectoryMode"] == ["1770"]

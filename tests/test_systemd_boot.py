@@ -126,7 +126,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_units_under_a_real_systemd(found: dict[str, str]) -> None:
     assert found["active"].split() == ["active", "active", "rc=0"], found["log"]
     assert found["store"].splitlines() == [
-        "/var/lib/gated gated gated 3770",
+        "/var/lib/gated gated gated 1770",
         "/var/lib/gated/lane.db gated gated 640",
         "/var/lib/gated/uplink.db gated-uplink gated 640",
         "rc=0",

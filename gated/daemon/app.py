@@ -26,7 +26,7 @@ from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, shape_of
+from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of, shape_of
 from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
@@ -99,6 +99,7 @@ class App:
             self.emit,
             finger_format=format_of(reader),
             memory=memory,
+            owners=owners_of(config),
         )
         self.cache = CacheWatch(
             self.look_up,

@@ -4,7 +4,7 @@ The newest generation of each partition that lies in the store's folder and can 
 noticed at the next passenger, or as soon as sync says so. What was found for a ticket is wiped at `Forget`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from gated.lane import events as ev
 from gated.lane.events import Device, Event
 from gated.store.cache import Cache, Enrolments
 from gated.store.cachefile import CacheNote, generations, path_of
-from gated.store.sql import StoreCorrupt, StoreError
+from gated.store.sql import StoreCorrupt, StoreError, in_words
 from gated.wire.rows import CONTROL, PARTITIONS, PEOPLE, PersonRow
 
 log = structlog.get_logger()
@@ -56,8 +56,8 @@ class LookUp:
     """Answers `LookUp` and `ReadFlags`.
 
     `key`: the lane's own, to which HQ wrapped the epochs' keys; `name`: site/lane, for which it did. `memory`: of each
-    partition. `model`: the network whose face templates can be compared here; `finger_format`: the format of finger
-    templates that can be, "" for none."""
+    partition. `owners`: users whose files count, any where none is named. `model`: the network whose face templates
+    can be compared here; `finger_format`: the format of finger templates that can be, "" for none."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class LookUp:
         *,
         finger_format: str = "",
         memory: Mapping[str, Memory] | None = None,
+        owners: Collection[int] = (),
     ) -> None:
         self._folder, self._key, self._name = folder, key, name
         self._model, self._finger_format = model, finger_format
@@ -77,6 +78,7 @@ class LookUp:
         self._open: dict[str, Cache] = {}
         self._both: Enrolments | None = None
         self._memory = memory or {partition: Memory() for partition in PARTITIONS}
+        self._owners = frozenset(owners)
         self._damaged: set[Path] = set()
         self._passed_over: set[Path] = set()
         self._held: dict[int, _Held] = {}
@@ -143,6 +145,7 @@ class LookUp:
             if held is not None and held.path == found[generation]:
                 return held
             try:
+                self._check_owner(found[generation])
                 cache = Cache(found[generation], self._key, self._name)
                 log.info("cache opened", partition=partition, generation=generation, rows=cache.note.rows)
             except StoreError as error:
@@ -157,6 +160,14 @@ class LookUp:
             return cache
         missing = path_of(self._folder, partition, 1)
         raise failed or StoreError("no_cache", missing, "nothing was fetched from HQ yet: gated cache status")
+
+    def _check_owner(self, path: Path) -> None:
+        """The uplink shares the folder, and could copy sealed rows of the cache into a file of its own without those
+        that ban somebody: it opens nothing, and must not choose either. Raises `StoreError`."""
+        with in_words(path):
+            owner = path.lstat().st_uid
+        if self._owners and owner not in self._owners:
+            raise StoreError("not_syncs", path, f"user {owner} made it, and only sync may: find out who that is")
 
     def _standings(self) -> Mapping[str, Standing]:
         return self._put(lambda caches: {PEOPLE: self._stand(caches.people), CONTROL: self._stand(caches.control)})

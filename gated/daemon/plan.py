@@ -1,6 +1,8 @@
 """What lane.toml says of a lane, as the daemon reads it: shape, devices, drivers, and the machine they make."""
 
 import importlib
+import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +199,14 @@ def cache_key_of(config: Config) -> bytes:
         )
         raise config.error(("keys", "cache"), problem)
     return key
+
+
+def owners_of(config: Config) -> frozenset[int]:
+    """Whose cache files count: sync's, our own user's and root's."""
+    try:
+        return frozenset({0, os.geteuid(), pwd.getpwnam(config.control.sync_user).pw_uid})
+    except KeyError:  # no such user here: a test, or sync runs as the lane's user
+        return frozenset({0, os.geteuid()})
 
 
 def _wrong_with(key: bytes, option: str) -> str:
