@@ -9,6 +9,7 @@ COMMANDS = {
     "mutants": "plants mistakes in the machine; the tests must catch each",
     "crash": "kill -9 at random while passengers pass",
     "crash-sync": "kill -9 and I/O errors at many points of a sync; then old or new, never mixed",
+    "fleet-sync": "200 lanes with the real sync against one HQ: seconds, bytes and CPU until all are current",
     "fingers": "prints of fingers that nobody has, as pictures",
     "scan": "a demonstration, and no passenger to be found in any file afterwards",
 }

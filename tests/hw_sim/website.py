@@ -167,6 +167,11 @@ class Website:
                     return fault
         return None
 
+    def count(self, size: int) -> None:
+        """For the handler: so much was sent. Each connection has a thread of its own."""
+        with self._lock:
+            self.sent += size
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -276,4 +281,4 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, data: bytes) -> None:
         self.wfile.write(data)
-        self.site.sent += len(data)
+        self.site.count(len(data))
