@@ -16,14 +16,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import click
@@ -33,59 +31,18 @@ from gated.hq import epochs
 from gated.hq.publisher import Round
 from gated.hq.registers import Paper
 from gated.hq.repository import Repository
-from gated.store.cache import Cache
-from gated.store.cachefile import audited, generations
-from gated.sync.fetch import Fetcher, Server
-from gated.sync.rounds import Sync
-from gated.sync.trust import Trust
-from gated.wire.rows import PARTITIONS
 from gated.wire.seal import public_of
 from tests.hq_rig import NOW, Hq, Reader, person
+from tests.hw_sim.fleet_lane import Came, Compare, Order, crew, name_of, private_of
 from tests.hw_sim.stages import rows_digest
 from tests.hw_sim.website import Website
-from tests.sync_rig import Clock, rows_of
+from tests.sync_rig import Clock
 
 CHANGES: Final = 139
 """A minute's share of 200,000 changes a day."""
-ROUNDS_MAX: Final = 5
-"""A lane that is refused asks again, so often."""
 SAMPLE: Final = 10
 """So many lanes are compared row by row."""
 PROCESSES: Final = multiprocessing.get_context("fork")
-
-Heads = Mapping[str, tuple[int, int]]
-"""Partition -> (epoch, serial)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What every lane does at `at_mono`, until it stands at `heads`."""
-
-    now: datetime
-    at_mono: float
-    heads: Heads
-    announcement: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """What every lane must have: `digests`, sha256 of HQ's audit table, and for the first `sample` lanes `rows`."""
-
-    digests: Mapping[str, str]
-    rows: Mapping[str, str]
-    sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """How a lane fared. `took_s`: until it was current; `rounds`: how often it asked the server."""
-
-    lane: int
-    current: bool
-    took_s: float
-    cpu_s: float
-    rounds: int
-    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,75 +76,9 @@ class Step:
     troubles: tuple[str, ...]
 
 
-def name_of(lane: int) -> str:
-    """Site and lane."""
-    return f"tpe-t1/lane-{lane:03}"
-
-
-def private_of(lane: int) -> bytes:
-    """Of this run's lane: nobody's real key."""
-    return sha256(b"fleet" + lane.to_bytes(4, "big")).digest()
-
-
-# -- a lane ------------------------------------------------------------------------------------------------------------
-
-
-class _Lane:
-    def __init__(self, number: int, folder: Path, url: str, root: bytes) -> None:
-        self.number, self.folder, self._clock = number, folder, Clock(NOW)
-        folder.mkdir()
-        fetcher = Fetcher(Server(url))
-        trust = Trust(folder / "sync" / "trust", root, fetcher, self._clock)
-        self.sync = Sync(folder, name_of(number), trust, fetcher, self._clock)
-
-    def do(self, order: Order) -> Came:
-        """One step, from the moment on that all lanes begin."""
-        self._clock.now = order.now
-        time.sleep(max(0.0, order.at_mono - time.monotonic()))
-        cpu, rounds = time.thread_time(), 0
-        if order.announcement is not None:
-            self.sync.announced(order.announcement)
-        else:
-            self.sync.once()
-            rounds = 1
-        while not (current := self._stands(order.heads)) and rounds < ROUNDS_MAX:
-            self.sync.once()
-            rounds += 1
-        took_s = time.monotonic() - order.at_mono
-        trouble = "; ".join(f"{name or 'metadata'}: {each.why.value}" for name, each in self.sync.trouble.items())
-        return Came(self.number, current and not trouble, took_s, time.thread_time() - cpu, rounds, trouble)
-
-    def _stands(self, heads: Heads) -> bool:
-        copies = self.sync.copies
-        return all((copies[p].standing.epoch, copies[p].standing.serial) == at for p, at in heads.items())
-
-    def compared(self, compare: Compare) -> str:
-        """What differs from HQ; "" where nothing does."""
-        for partition in PARTITIONS:
-            path = max(generations(self.folder, partition).items())[1]
-            if sha256(audited(path)[1]).hexdigest() != compare.digests[partition]:
-                return f"{name_of(self.number)}: {partition} is not what HQ's audit table says"
-            if self.number < compare.sample:
-                if rows_digest(rows_of(path)) != compare.rows[partition]:
-                    return f"{name_of(self.number)}: rows of {partition} are not HQ's"
-                cache = Cache(path, private_of(self.number), name_of(self.number))
-                try:
-                    cache.check()
-                finally:
-                    cache.close()
-        return ""
-
-
-def _crew(line: Connection, numbers: Sequence[int], folder: Path) -> None:
-    """The life of a process that has some of the lanes."""
-    url, root = line.recv()
-    lanes = [_Lane(n, folder / f"lane-{n}", url, root) for n in numbers]
-    with ThreadPoolExecutor(len(lanes)) as threads:
-        while (said := line.recv()) is not None:
-            work: Callable[[_Lane], Any] = _Lane.do if isinstance(said, Order) else _Lane.compared  # type: ignore[assignment]
-            line.send(list(threads.map(work, lanes, [said] * len(lanes))))
-    for lane in lanes:
-        lane.sync.close()
+def face_of(subject: int, edition: int = 0) -> bytes:
+    """A template that is nobody's, and that nothing makes shorter."""
+    return Random(f"{subject}/{edition}").randbytes(512)
 
 
 def _server(line: Connection, folder: Path) -> None:
@@ -209,7 +100,7 @@ class Fleet:
         (folder / "hq").mkdir()
         self._site = self._forked(_server, folder / "hq" / "repo")
         self._crews = [
-            self._forked(_crew, numbers, folder)
+            self._forked(crew, numbers, folder)
             for numbers in (range(lanes)[n::workers] for n in range(workers))
             if numbers
         ]
@@ -219,8 +110,8 @@ class Fleet:
             epochs.add_lane(self.hq.state, self.hq.keys, self.hq.repo, name_of(n), public_of(private_of(n)))
         self._publisher = self.hq.publisher()
         url = self._site.recv()
-        for crew in self._crews:
-            crew.send((url, Repository(self.hq.repo).root))
+        for each in self._crews:
+            each.send((url, Repository(self.hq.repo).root))
 
     def _forked(self, life: Callable[..., None], *given: Any) -> Connection:
         ours, theirs = PROCESSES.Pipe()
@@ -249,10 +140,11 @@ class Fleet:
         return self._publisher.announcement(self._publisher.urgent(self.clock()))
 
     def renew(self, people: int, edition: int) -> None:
-        """So many renewed passports as come in a minute."""
+        """So many renewed passports, with a new face each, as come in a minute."""
         for k in range(min(CHANGES, people)):
             n = (edition * CHANGES + k) % people + 1
-            self.hq.register.enrol(person(n, papers=(Paper("TWN", f"5{(edition * CHANGES + k):08}"),)))
+            paper = Paper("TWN", f"5{(edition * CHANGES + k):08}")
+            self.hq.register.enrol(person(n, papers=(paper,), face=face_of(n, edition + 1)))
 
     def step(self, what: str, publish: Callable[[], bytes | None]) -> Step:
         """Publish, and let all lanes begin at once."""
@@ -262,9 +154,9 @@ class Fleet:
         heads = {part.name: (part.epoch, part.note.serial) for part in self._publisher.open_partitions()}
         before = self._served()
         order = Order(self.clock(), time.monotonic() + 0.5, heads, announcement)
-        for crew in self._crews:
-            crew.send(order)
-        came: list[Came] = [each for crew in self._crews for each in crew.recv()]
+        for each in self._crews:
+            each.send(order)
+        came: list[Came] = [one for each in self._crews for one in each.recv()]
         return _step(what, came, before, self._served(), len(announcement or b""), cpu)
 
     def _served(self) -> Served:
@@ -282,9 +174,9 @@ class Fleet:
                 return [f"HQ has no audit table of its last segment of {name}"]
         digests = {name: table.sha256.hex() for name, table in tables.items() if table is not None}
         rows = {name: rows_digest(dict(part.rows())) for name, part in parts.items()}
-        for crew in self._crews:
-            crew.send(Compare(digests, rows, SAMPLE))
-        return [wrong for crew in self._crews for wrong in crew.recv() if wrong]
+        for each in self._crews:
+            each.send(Compare(digests, rows, SAMPLE))
+        return [wrong for each in self._crews for wrong in each.recv() if wrong]
 
 
 def _step(what: str, came: Sequence[Came], before: Served, after: Served, handed: int, hq_cpu_s: float) -> Step:
@@ -313,7 +205,7 @@ def _step(what: str, came: Sequence[Came], before: Served, after: Served, handed
 def _life(fleet: Fleet, people: int, minutes: int) -> list[Step]:
     def first() -> None:
         for n in range(1, people + 1):
-            fleet.hq.register.enrol(person(n))
+            fleet.hq.register.enrol(person(n, face=face_of(n)))
         fleet.publish(snapshot=True)
 
     def minute(edition: int) -> None:
