@@ -53,10 +53,10 @@ def test_the_readme_shows_every_top_folder() -> None:
 
 
 def test_make_targets_that_are_named_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
-        named = set(re.findall(r"`make ([a-z]+)", page.read_text())) | set(
-            re.findall(r"^ +make ([a-z]+)", page.read_text(), re.MULTILINE)
+        named = set(re.findall(r"`make ([a-z-]+)", page.read_text())) | set(
+            re.findall(r"^ +make ([a-z-]+)", page.read_text(), re.MULTILINE)
         )
         assert named <= targets, f"{page.name}: make {named - targets}"
 
