@@ -9,9 +9,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gated.hq.repository import Repository, Signers
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE, PYTHON = "bookworm", (3, 11)
@@ -23,8 +27,8 @@ useradd mei --groups gated-tech
 useradd guest
 say() { echo "@@ $1"; shift; "$@"; echo "rc=$?"; }
 sleep 6
-say active systemctl is-active gated-lane gated-uplink
-say store stat --format '%n %U %G %a' /var/lib/gated /var/lib/gated/lane.db /var/lib/gated/uplink.db
+say active systemctl is-active gated-lane gated-uplink gated-sync
+say store stat --format '%n %U %G %a' /var/lib/gated /var/lib/gated/lane.db /var/lib/gated/uplink.db /var/lib/gated/sync
 say socket stat --format '%U %G %a' /run/gated/control.sock
 say technician runuser -u mei -- $gated status --json
 say guest runuser -u guest -- $gated status
@@ -42,7 +46,7 @@ sed -i 's/^topology.*/topology = "round"/' /etc/gated/lane.toml
 systemctl start gated-lane
 sleep 3
 say wrong systemctl show gated-lane --property=ExecMainStatus --property=NRestarts --property=ActiveState
-say log journalctl --no-pager --output=cat --unit=gated-lane
+say log journalctl --no-pager --output=cat --unit=gated-lane --unit=gated-sync
 systemctl poweroff
 """
 
@@ -69,6 +73,7 @@ def install(root: Path) -> None:
         ("gated.tmpfiles", "usr/lib/tmpfiles.d/gated.conf"),
         ("gated-lane.service", "etc/systemd/system/gated-lane.service"),
         ("gated-uplink.service", "etc/systemd/system/gated-uplink.service"),
+        ("gated-sync.service", "etc/systemd/system/gated-sync.service"),
     ):
         shutil.copy(ROOT / "systemd" / name, root / to)
     for folder in ("opt/gated/bin", "opt/gated/packages", "opt/gated/source", "result", "var/log/journal"):
@@ -79,7 +84,10 @@ def install(root: Path) -> None:
         (root / "etc/gated" / key).write_bytes(os.urandom(32))
         (root / "etc/gated" / key).chmod(0o600 if key.startswith("keys") else 0o644)
     text = (ROOT / "config/examples/mantrap.toml").read_text().replace("../policy/", "/opt/gated/source/config/policy/")
-    text = re.sub(r"^(ca|certificate|key) = .*\n", "", text, flags=re.MULTILINE) + "tls = false\n"
+    text = re.sub(r"^(ca|certificate|key) = .*\n", "", text, flags=re.MULTILINE)
+    text = text.replace('host = "broker.example"', 'host = "broker.example"\ntls = false')
+    text = text.replace("https://gates.example", "http://127.0.0.1:9")
+    (root / "etc/gated/trust/root.json").write_bytes(_root(root / "result/repository"))
     text = text.replace("/usr/share/gated/models", "/opt/gated/source/models/cache")
     (root / "etc/gated/lane.toml").write_text(text)
     for path, content in (("opt/gated/bin/gated", COMMAND), ("result/probe", PROBE)):
@@ -88,8 +96,25 @@ def install(root: Path) -> None:
     (root / "etc/systemd/system/probe.service").write_text(UNIT)
     wants = root / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(exist_ok=True)
-    for unit in ("gated-lane", "gated-uplink", "probe"):
+    for unit in ("gated-lane", "gated-uplink", "gated-sync", "probe"):
         (wants / f"{unit}.service").symlink_to(f"/etc/systemd/system/{unit}.service")
+
+
+def _root(folder: Path) -> bytes:
+    """The root of trust of a repository that nobody serves."""
+    keys = [bytes([n] * 32) for n in range(1, 5)]
+    public = [Ed25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw() for key in keys]
+    made = Repository.create(
+        folder,
+        Signers(keys),
+        root=public[:1],
+        root_threshold=1,
+        targets=public[1:2],
+        online=public[2],
+        lift=public[3],
+        now=datetime.now(UTC),
+    )
+    return made.root
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +149,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_units_under_a_real_systemd(found: dict[str, str]) -> None:
-    assert found["active"].split() == ["active", "active", "rc=0"], found["log"]
+    assert found["active"].split() == ["active", "active", "active", "rc=0"], found["log"]
     assert found["store"].splitlines() == [
         "/var/lib/gated gated gated 1770",
         "/var/lib/gated/lane.db gated gated 640",
-        "/var/lib/gated/uplink.db gated-uplink gated 640",
+        "/var/lib/gated/uplink.db gated-uplink gated-uplink 640",
+        "/var/lib/gated/sync gated-sync gated-sync 770",
         "rc=0",
     ]
     assert found["socket"].splitlines() == ["gated gated-tech 660", "rc=0"]
