@@ -39,7 +39,6 @@ STREAM_S: Final = 0.25
 """How often a client is told how far a round has come."""
 STUCK_S_MAX: Final = 3600.0
 """A round that says nothing for longer hangs: the service manager begins the process anew."""
-ROOT_BYTES_MAX: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from gated.wire.codec import WireError, kinds, limited, loads
+from gated.wire.codec import WireError, limited, loads
 from gated.wire.codec import load as load_tree
 from gated.wire.rows import CONTROL, PARTITIONS
 
@@ -213,10 +213,6 @@ class Manifest:
     serial: int
     rows: int
     chunks: tuple[Chunk, ...] = limited(1 << 16, ())
-
-
-SIGNED: Final = kinds(Base, Head, Snapshot, Pinned, Day, AuditTable)
-KINDS: Final = kinds(Tip, SignedTip, Announcement, Manifest, Chunk)
 
 
 def load(cls: type[Any], data: bytes) -> Any:
