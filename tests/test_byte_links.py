@@ -128,6 +128,29 @@ def test_a_slow_line_takes_all_in_the_end() -> None:
     asyncio.run(walk())
 
 
+def test_two_who_write_at_once_into_a_full_line_come_one_after_the_other() -> None:
+    """A device that answers while noise is on its line: neither waits for ever, neither is cut in two."""
+
+    async def walk() -> None:
+        pty = Pty()
+        link = SerialLink(pty.path, 115200)
+        await link.open()
+        pieces = [bytes((number,)) * 10_000 for number in range(4)]
+        writing = asyncio.gather(*map(pty.write, pieces))
+        await asyncio.sleep(0.05)
+        assert not writing.done(), "the line is not full"
+        heard = b""
+        async with asyncio.timeout(10.0):
+            while len(heard) < 40_000:
+                heard += await link.read()
+            await writing
+        assert heard == b"".join(pieces)
+        await link.close()
+        pty.unplug()
+
+    asyncio.run(walk())
+
+
 def test_a_cancelled_read_loses_no_byte() -> None:
     async def walk(far: ByteLink, near: ByteLink, pause_s: float) -> None:
         await far.open()

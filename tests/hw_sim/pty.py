@@ -18,6 +18,7 @@ class Pty:
         self._link = link
         self._master = self._slave = -1
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.plug()
 
@@ -67,15 +68,16 @@ class Pty:
                 await self._ready(fd, loop.add_reader, loop.remove_reader)
 
     async def write(self, data: bytes) -> None:
-        """All of `data` towards the driver."""
+        """All of `data` towards the driver, after whatever is being written: a loop knows one writer a descriptor."""
         loop = asyncio.get_running_loop()
         left = memoryview(data)
-        while left:
-            fd = self._descriptor()
-            try:
-                left = left[os.write(fd, left) :]
-            except BlockingIOError:
-                await self._ready(fd, loop.add_writer, loop.remove_writer)
+        async with self._writing:
+            while left:
+                fd = self._descriptor()
+                try:
+                    left = left[os.write(fd, left) :]
+                except BlockingIOError:
+                    await self._ready(fd, loop.add_writer, loop.remove_writer)
 
     async def close(self) -> None:
         """Nothing to do: the cable outlives its mirror; `unplug` ends it."""
