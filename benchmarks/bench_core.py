@@ -71,7 +71,7 @@ def record(passengers: int) -> Day:
     devices = frozenset(first.gate.lost)
     return Day(
         steps,
-        lambda: Lane(first.topology, first.timing, first.rules, devices),
+        lambda: Lane(first.topology, first.timing, first.rules, devices, place=first.place, ways=first.ways),
         steps[-1][1].mono,
         passengers,
     )

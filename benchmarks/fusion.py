@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,16 @@ from gated.biometrics.fingerlab import Ours, laboratory_engine, listed, picture
 from gated.biometrics.laboratory import BadInput, acquire, read_pairs
 from gated.biometrics.laboratory import laboratory_engine as face_engine
 from gated.daemon.plan import FaceSettings, FingerSettings
-from gated.daemon.policyfile import load_rules
 from gated.icao.check import Check
 from gated.icao.fingers import Finger
 from gated.icao.mrz import Document
 from gated.lane import policy
-from gated.lane.events import CacheStand, ChipRead, FaceCompared, FingerCompared, Traveller
-from gated.lane.policy import TRIES_A_FINGER, Decision, Evidence, Rules
+from gated.lane.events import CacheStand, ChipRead, FaceCompared, FingerCompared, Permit, Traveller
+from gated.lane.evidence import Decision, Evidence, with_found
+from gated.lane.proof import TRIES_A_FINGER, next_finger, stated_fmr
+from gated.lane.rules import Rules
 from gated.lane.settings import Timing
+from gated.policyfile import load_rules
 from models.loader import CACHE
 from models.manifest import ModelError, model
 from models.obtain import obtain
@@ -101,18 +103,33 @@ def shipped() -> tuple[Points, Rules]:
     points = Points(*(Threshold(name, known[name].score, known[name].fmr) for name, known in at))
     rules = load_rules(POLICY)
     alone = replace(rules.categories["national"], weak_face=False)
-    return points, replace(rules, categories={**rules.categories, "face_alone": alone})
+    counter = rules.origins["counter"]
+    return points, replace(
+        rules,
+        categories={**rules.categories, "face_alone": alone},
+        matrix={**rules.matrix, "face_alone": rules.matrix["national"]},
+        origins={**rules.origins, "counter": replace(counter, categories=counter.categories | {"face_alone"})},
+    )
 
 
 def claim(mode: str, rules: Rules) -> Evidence:
     """Everything but face and fingers, all in order."""
     category, face = MODES[mode]
-    code = min(rules.categories[category].documents)
-    document = Document("TD3", code, "UTO", "1", "UTO", "900101", "X", "300101", "A", "B", False, "", ())
+    kind = rules.documents[next(kind for kind, cell in rules.matrix[category].items() if cell.exit)]
+    document = Document("TD3", min(kind.codes), "TWN", "1", "TWN", "900101", "X", "300101", "A", "B", False, "", ())
+    permits = tuple(Permit(each, date.min, date.max) for each in rules.permits)
     chip = ChipRead(1, 1, Check.SUCCESSFUL, Check.SUCCESSFUL, Check.SUCCESSFUL)
-    holder = Traveller(1, category, DAY.date().replace(year=1990), frozenset(), (), face, INDEX)
+    holder = Traveller(1, category, DAY.date().replace(year=1990), frozenset(), permits, face, INDEX)
     return Evidence(
-        DAY, document=document, traveller=holder, cache=CacheStand(1, DAY, 1, DAY), chip=chip, finger_reader=True
+        DAY,
+        DAY.date(),
+        "exit",
+        min(rules.places),
+        document=document,
+        traveller=holder,
+        cache=CacheStand(1, DAY, 1, DAY),
+        chip=chip,
+        finger_reader=True,
     )
 
 
@@ -124,14 +141,14 @@ def passage(
     A finger whose print is not worth comparing (NaN) counts as one of which no print can be had."""
     evidence = claimed
     if claimed.traveller is not None and claimed.traveller.face:
-        evidence = policy.with_found(evidence, face=_face(face, at), faces=int(not np.isnan(face)))
-    while (finger := policy.next_finger(evidence, rules, FINGER_TRIES)) is not None:
+        evidence = with_found(evidence, face=_face(face, at), faces=int(not np.isnan(face)))
+    while (finger := next_finger(evidence, rules, FINGER_TRIES)) is not None:
         before = sum(one.finger == finger for one in evidence.fingers)
         found = _finger(finger, prints[INDEX.index(finger)][before], at.finger)
-        evidence = policy.with_found(evidence, fingers=(*evidence.fingers, found))
+        evidence = with_found(evidence, fingers=(*evidence.fingers, found))
     if policy.judge(evidence, rules).decision is not Decision.GRANT:
         return None
-    return policy.stated_fmr(evidence, rules)
+    return stated_fmr(evidence, rules)
 
 
 def _face(score: float, at: Points) -> FaceCompared:

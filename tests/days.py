@@ -64,17 +64,17 @@ def entitled(count: int) -> Cast:
     passports = [p for p in able if enrolled[p.person].category == "national"]
     found = Cast([], [], drawn.persons, drawn.today)
     for k in range(count):
-        for category, of in zip(CATEGORIES, (passports, passports, cards, cards), strict=True):
+        for category, of in zip(CATEGORIES, (passports, cards, cards, cards), strict=True):
             passenger = of.pop()
             paper = passenger.paper
-            if category == "permit_holder":
+            if category == "mainland_spouse":
                 paper = replace(paper, lines=("C<" + paper.lines[0][2:], *paper.lines[1:]))
             found.passengers.append(replace(passenger, name=f"{category} {k}", paper=paper, quality=1.0))
             found.enrolments.append(replace(enrolled[passenger.person], category=category, paper=paper))
     return found
 
 
-CATEGORIES = ("national", "national_abroad", "resident", "permit_holder")
+CATEGORIES = ("national", "national_abroad", "resident", "mainland_spouse")
 
 
 def _registered(enrolment: Enrolment, faces: RecordedFaces, sensor: ZfmSensor) -> Person:

@@ -10,8 +10,8 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, Command
 from gated.lane.core import DWELL, State
 from gated.lane.events import Device, Door, Event, Now, Traveller
+from gated.lane.evidence import Decision
 from gated.lane.machine import Lane
-from gated.lane.policy import Decision
 from gated.lane.settings import Topology
 
 HELD = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING, State.REFERRED})

@@ -334,7 +334,7 @@ def _options(rig: Rig, topology: Topology, models: Path) -> dict[str, dict[str, 
             "direction": "both" if both else "exit",
         },
         "timing": {"admit_s": 1.2, "refused_s": 0.3, "face_s": 1.5, "match_s": 4.0, "officer_s": 1.5, "clear_s": 5.0},
-        "policy": {"file": str(POLICY)},
+        "policy": {"file": str(POLICY), "place": "taoyuan_t1"},
         "camera": {
             "driver": "opencv",
             "source": rig.bench.camera.url,

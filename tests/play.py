@@ -1,6 +1,6 @@
 """Plays a lane by hand: a scripted gate, devices that answer at once, and the invariants watched after every event."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -9,29 +9,56 @@ from gated.icao.check import Check
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
+from gated.lane.calendar import Calendar
 from gated.lane.commands import AlarmCode, Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now, Traveller
 from gated.lane.freshness import Ages, Freshness
 from gated.lane.machine import Lane
-from gated.lane.policy import Category, Rules
-from gated.lane.settings import Timing, Topology
+from gated.lane.policy import REASONS
+from gated.lane.rules import Category, DocumentKind, Origin, Rules, Size, Urgency, Where
+from gated.lane.settings import BOTH, Timing, Topology, Ways
 from tests.invariants import Invariants
 
 DEVICES = frozenset(Device) - {Device.CHIP, Device.SPEAKER, Device.DISPLAY}
-MAY_MISS = frozenset({"chip", "face_pad", "finger_pad"})
-RULES = Rules(
-    "test-1",
-    age_years_min=10,
-    categories={
-        "national": Category(frozenset({"P"}), may_miss=MAY_MISS),
-        "supported": Category(frozenset({"P"}), weak_face=True, may_miss=MAY_MISS),
-        "spouse": Category(frozenset({"P"}), finger=True, may_miss=MAY_MISS),
-        "strict": Category(frozenset({"P"})),
-        "current": Category(frozenset({"P"}), cache_until=Freshness.LATE),
-        "strict_spouse": Category(frozenset({"P"}), finger=True, may_miss=frozenset({"chip", "face_pad"})),
-    },
-    freshness={"people": Ages(600, 3600, 86400), "control": Ages(300, 1800, 86400)},
+MAY_MISS = frozenset({"chip", "face_pad", "finger_pad", "height"})
+PASSPORTS = {"passport": DocumentKind(frozenset({"P"}))}
+ANYWHERE = Where(frozenset({"here"}), frozenset({"here"}))
+
+
+def rules(categories: Mapping[str, Category], **change: Any) -> Rules:
+    """A small policy: passports, one place, whoever is ten. `change`: fields of it."""
+    return Rules(
+        **{
+            "version": "test-1",
+            "edition": 1,
+            "zone": UTC,
+            "places": frozenset({"here"}),
+            "sizes": (Size(date(2000, 1, 1), 10, 120),),
+            "documents": PASSPORTS,
+            "categories": categories,
+            "matrix": {name: dict.fromkeys(PASSPORTS, ANYWHERE) for name in categories},
+            "permits": frozenset({"residence", "entry_permit", "stay", "leave"}),
+            "controls": {},
+            "document_controls": {},
+            "origins": {"counter": Origin(frozenset(categories))},
+            "calendar": Calendar(date(2027, 12, 31)),
+            "reasons": dict.fromkeys(REASONS, Urgency.ROUTINE),
+            "freshness": {"people": Ages(600, 3600, 86400), "control": Ages(300, 1800, 86400)},
+            **change,
+        }
+    )
+
+
+RULES = rules(
+    {
+        "national": Category(may_miss=MAY_MISS, fingers_alone=True),
+        "supported": Category(weak_face=True, may_miss=MAY_MISS),
+        "spouse": Category(finger=True, may_miss=MAY_MISS),
+        "strict": Category(may_miss=frozenset({"height"})),
+        "current": Category(cache_until=Freshness.LATE, may_miss=frozenset({"height"})),
+        "strict_spouse": Category(finger=True, may_miss=MAY_MISS - {"finger_pad"}),
+    }
 )
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 THRESHOLD = 0.412
@@ -73,8 +100,10 @@ class Play:
         score: float = 0.7,
         start: bool = True,
         devices: frozenset[Device] = DEVICES,
+        ways: Ways | None = None,
     ) -> None:
-        self.lane = Lane(topology, timing or Timing(), rules, devices)
+        ways = ways or Ways(BOTH if topology is Topology.BIDIRECTIONAL else "exit")
+        self.lane = Lane(topology, timing or Timing(), rules, devices, place="here", ways=ways)
         self.invariants = Invariants(self.lane)
         self.mono = 100.0
         self.utc = START

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gated.lane import commands, events, policy
+from gated.lane import commands, events, evidence
 from gated.wire import codec
 from gated.wire.codec import WireError, decode, encode, family, join, kinds, personal, split
 
@@ -338,8 +338,8 @@ def test_what_is_personal_in_the_lane_is_sealed_in_the_journal() -> None:
     assert {n.name for n in codec.describe(commands.Record) if n.personal} == {"evidence"}
     assert codec.has_personal(events.RecordFound)
     assert not codec.has_personal(events.DoorOpened)
-    verdict = policy.Verdict(policy.Decision.REFER, "face", "p1")
-    assert decode(kinds(policy.Verdict), encode(verdict)) == verdict
+    verdict = evidence.Verdict(evidence.Decision.REFER, "face", "p1")
+    assert decode(kinds(evidence.Verdict), encode(verdict)) == verdict
 
 
 @settings(max_examples=30, deadline=None)

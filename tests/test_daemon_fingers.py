@@ -21,7 +21,7 @@ from gated.daemon.workers import Threads
 from gated.icao.check import Check
 from gated.lane.commands import CompareFinger, Record
 from gated.lane.events import Door, Event, FingerAdvice, FingerCompared, Touch
-from gated.lane.policy import Decision, Evidence, Verdict
+from gated.lane.evidence import Decision, Evidence, Verdict
 from gated.wire.facts import VerdictReached
 from tests.hw_sim import virtual
 from tests.hw_sim.faces import RecordedFaces
@@ -456,9 +456,9 @@ def test_which_templates_a_lane_can_compare() -> None:
 def test_the_record_says_whose_word_it_is(sensor: str) -> None:
     """A module that compares by itself may be exchanged for one that always matches: HQ sees what hangs on it."""
     told = FingerCompared(1, 1, Check.SUCCESSFUL, 200.0, 1.0, 1e-5, "right_index", sensor=sensor)
-    evidence = Evidence(datetime(2026, 3, 2, tzinfo=UTC), fingers=(told,))
+    evidence = Evidence(datetime(2026, 3, 2, tzinfo=UTC), direction="exit", fingers=(told,))
     record = Record(1, 2, Verdict(Decision.GRANT, "all_rules_kept", "v"), Door.A, evidence, None)
-    fact = Facts("exit", RULES).of(record, 1)
+    fact = Facts(lambda: RULES).of(record, 1)
     assert isinstance(fact, VerdictReached)
     assert (fact.finger, fact.finger_sensor) == ("successful", sensor or None)
 

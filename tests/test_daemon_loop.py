@@ -12,7 +12,7 @@ from gated.lane import events as ev
 from gated.lane.commands import Alarm, Command
 from gated.lane.events import ClockStepped, Deadline, Door, Event, EventsLost, Now
 from gated.lane.machine import Lane
-from gated.lane.settings import Timing, Topology
+from gated.lane.settings import Timing, Topology, Ways
 from tests.hw_sim import virtual
 from tests.hw_sim.simlane import SimClock
 from tests.play import DEVICES, RULES, Play
@@ -115,7 +115,7 @@ class Stubborn(Lane):
 
 
 def test_a_deadline_that_does_not_move_starves_nobody() -> None:
-    lane = Stubborn(Topology.MANTRAP, Timing(), RULES, DEVICES)
+    lane = Stubborn(Topology.MANTRAP, Timing(), RULES, DEVICES, place="here", ways=Ways())
 
     async def main() -> None:
         log, queue = Log(), Queue()

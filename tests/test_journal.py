@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gated.icao.check import Check
 from gated.lane import commands as c
 from gated.lane import events as e
-from gated.lane.policy import Decision, Verdict
+from gated.lane.evidence import Decision, Verdict
 from gated.store.crossings import Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal, JournalReader

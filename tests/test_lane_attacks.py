@@ -12,7 +12,7 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, Command, PromptCode
 from gated.lane.core import State
 from gated.lane.events import Device, Door
-from gated.lane.policy import Decision
+from gated.lane.evidence import Decision
 from gated.lane.settings import Topology
 from tests.invariants import reach as find
 from tests.play import DOCUMENT, OTHER, TRAVELLER, Play

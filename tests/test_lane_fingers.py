@@ -11,7 +11,8 @@ from gated.lane import events as ev
 from gated.lane.commands import PromptCode
 from gated.lane.core import State
 from gated.lane.events import Device, Event, Touch, Traveller
-from gated.lane.policy import Decision, finger_comparisons, stated_fmr
+from gated.lane.evidence import Decision
+from gated.lane.proof import finger_comparisons, stated_fmr
 from gated.lane.settings import Timing, Topology
 from tests.play import DEVICES, RULES, TRAVELLER, WEAK, Play
 

@@ -8,7 +8,9 @@ import pytest
 
 from gated.icao.check import Check
 from gated.lane.events import CacheStand, ChipRead, FaceCompared, FingerCompared
-from gated.lane.policy import Decision, Evidence, judge, next_finger, refusal, stated_fmr
+from gated.lane.evidence import Decision, Evidence
+from gated.lane.policy import judge, refusal
+from gated.lane.proof import next_finger, stated_fmr
 from tests.play import DOCUMENT, RULES, START, THRESHOLD, TRAVELLER, WEAK
 
 GOOD, NONE = Check.SUCCESSFUL, Check.NOT_SUPPORTED

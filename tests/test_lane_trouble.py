@@ -9,8 +9,8 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, Light
 from gated.lane.core import State
 from gated.lane.events import Device, Door
+from gated.lane.evidence import Decision
 from gated.lane.gate import SEVERITY, Fault, Severity
-from gated.lane.policy import Decision
 from gated.lane.settings import Topology
 from tests.play import DEVICES, Play
 from tests.reach import STEPS, gate_again, reach

@@ -11,7 +11,7 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import State
 from gated.lane.events import Door
-from gated.lane.policy import Decision
+from gated.lane.evidence import Decision
 from gated.lane.settings import Topology
 from tests.play import DOCUMENT, OTHER, START, TRAVELLER, Play
 

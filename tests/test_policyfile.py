@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from gated.config import ConfigError
-from gated.daemon.policyfile import load_rules
 from gated.lane.freshness import Ages, Freshness
-from gated.lane.policy import Category
+from gated.lane.rules import Category
+from gated.policyfile import load_rules
 
 GOOD = """version = "test-1"
 age_years_min = 10

@@ -13,10 +13,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from gated.daemon.policyfile import load_rules
 from gated.hq.registers import Paper
 from gated.lane.core import State
 from gated.lane.freshness import Freshness, freshness
+from gated.policyfile import load_rules
 from gated.store.cachefile import generations
 from gated.sync.audit import Audited
 from gated.sync.refused import Why

@@ -14,13 +14,15 @@ PRODUCT = ("gated", "drivers", "models")
 _SHARED = ("gated.wire", "gated.store", "gated.config", "gated.control", "gated.mqtt", "gated.notify", "gated.logs")
 _BELOW_DAEMON = (
     "gated.biometrics", "gated.config", "gated.control", "gated.control_socket", "gated.control_views",
-    "gated.guidance", "gated.icao", "gated.lane", "gated.logs", "gated.notify", "gated.store", "gated.toml",
+    "gated.guidance", "gated.icao", "gated.lane", "gated.logs", "gated.notify", "gated.policyfile", "gated.store",
+    "gated.toml",
     "gated.wire", "drivers", "models",
 )  # fmt: skip
 RULE: dict[str, tuple[str, ...]] = {
     "gated": (),
     "gated.toml": (),
     "gated.config": ("gated.toml",),
+    "gated.policyfile": ("gated.config", "gated.lane", "gated.toml"),
     "gated.control": (),
     "gated.control_views": (),
     "gated.control_socket": ("gated.control",),
@@ -42,6 +44,8 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.hq": (
         "gated.wire",
         "gated.icao",
+        "gated.lane",
+        "gated.policyfile",
         "gated.biometrics",
         "models",
         "gated.lazy",

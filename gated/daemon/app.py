@@ -26,7 +26,7 @@ from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of, shape_of
+from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of
 from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
@@ -133,7 +133,7 @@ class App:
             self.fingers.test,
             self.stop,
         )
-        self.facts = Facts(shape_of(config).direction, self.lane.rules)
+        self.facts = Facts(lambda: self.lane.rules)
         self.outlets = Outlets(
             emit=self.emit,
             door=self._devices.actuators[Device.DOOR],

@@ -14,7 +14,7 @@ from gated.daemon.clock import Clock
 from gated.daemon.lookup import LookUp, Standing
 from gated.lane.commands import Alarm, AlarmCode
 from gated.lane.freshness import Ages, Freshness, freshness
-from gated.lane.policy import Rules
+from gated.lane.rules import Rules
 from gated.store.sql import StoreError
 from gated.wire.facts import CacheMoved, Fact
 

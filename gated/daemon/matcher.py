@@ -155,7 +155,7 @@ class Matcher:
         answer = self._answer(asked, found, score)
         if asked.best is None or answer.score > asked.best.score:
             asked.best = answer
-        if answer.result is Check.SUCCESSFUL:
+        if answer.result is Check.SUCCESSFUL and not asked.command.whole:
             self._finish(asked)
         else:
             asked.usable_since = None

@@ -15,7 +15,7 @@ from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.commands import Command, Outcome
 from gated.lane.events import Now
-from gated.lane.policy import Decision
+from gated.lane.evidence import Decision
 from gated.wire.facts import Fact
 
 log = structlog.get_logger()
@@ -74,7 +74,8 @@ class Outlets:
             case cmd.CompareFinger():
                 self._fingers.compare(command)
             case cmd.Record(ticket):
-                self._fingers.rest(ticket)
+                if not command.unseen:
+                    self._fingers.rest(ticket)
                 self._record(command, now)
             case cmd.Settle():
                 self._settle(command, now)
@@ -104,7 +105,7 @@ class Outlets:
         subject = self._subjects.get(command.ticket)
         crossing = None
         if command.outcome is Outcome.CROSSED and subject is not None:
-            crossing = (self._facts.way(command.came_from), ("subject", str(subject)))
+            crossing = (command.direction, ("subject", str(subject)))
         self._writer.add(Job(now.utc, self._facts.of(command, command.ticket), crossing=crossing))
 
     def tell(self, fact: Fact, now: Now) -> None:

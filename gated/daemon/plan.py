@@ -5,15 +5,16 @@ import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import time
 from pathlib import Path
 from typing import Any, Literal
 
 from gated.config import Config, ConfigError, Section
-from gated.daemon.policyfile import load_rules
 from gated.lane.events import Device, Door
 from gated.lane.machine import Lane
-from gated.lane.policy import Rules
-from gated.lane.settings import Timing, Topology
+from gated.lane.rules import Rules
+from gated.lane.settings import Shift, Timing, Topology, Ways
+from gated.policyfile import load_rules
 from gated.wire.seal import seal_to
 from models.manifest import model
 
@@ -26,10 +27,24 @@ class Shape:
 
     topology: Topology
     direction: Literal["entry", "exit", "both"]
+    shifts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.ways()
         if (self.direction == "both") != (self.topology is Topology.BIDIRECTIONAL):
             raise ValueError("direction is both for a bidirectional lane, and only for one")
+
+    def ways(self) -> Ways:
+        """What crossing the lane means. Raises `ValueError`."""
+        return Ways(self.direction, tuple(_shift(text) for text in self.shifts))
+
+
+def _shift(text: str) -> Shift:
+    try:
+        start, way = text.split()
+        return Shift(time.fromisoformat(start), way)
+    except ValueError:
+        raise ValueError(f'shifts look like ["06:00 exit", "14:00 both"]; {text!r} does not') from None
 
 
 SECTIONS = {
@@ -48,9 +63,12 @@ SHELL = frozenset({Device.MATCHER, Device.CACHE, Device.STORE})
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """[policy]."""
+    """[policy]. `file`: what the lane was installed with. `place`: where it stands, as the policy names it.
+    `signed`: where HQ's newer ones lie among the signed files."""
 
     file: Path
+    place: str
+    signed: str = "policy/tw.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +145,27 @@ def machine_of(config: Config) -> Lane:
     if (topology is Topology.BIDIRECTIONAL) != ("passport_b" in config):
         raise config.error(("passport_b",), "is there for a bidirectional lane, which needs it, and for no other")
     devices = frozenset(device for name, (device, _) in SECTIONS.items() if name in config)
+    rules, place = _rules_of(config)
     return Lane(
         topology,
         config.section("timing").into(Timing),
-        _rules_of(config),
+        rules,
         devices | SHELL,
+        place=place,
+        ways=shape_of(config).ways(),
     )
 
 
-def _rules_of(config: Config) -> Rules:
+def _rules_of(config: Config) -> tuple[Rules, str]:
     section = config.section("policy")
-    file = section.into(PolicyFile).file
+    policy = section.into(PolicyFile)
+    file = policy.file
     try:
-        return load_rules(file)
+        rules = load_rules(file)
+        if policy.place not in rules.places:
+            known = ", ".join(sorted(rules.places))
+            raise section.error("place", f"is {policy.place!r}, which {file.name} does not know; it knows {known}")
+        return rules, policy.place
     except ConfigError as wrong:
         if wrong.path == file and wrong.problem.startswith("cannot be read"):
             raise section.error("file", f"{file} {wrong.problem}") from None

@@ -1,12 +1,16 @@
 """What the lane's commands say to HQ: commands -> facts of `gated.wire.facts`. No I/O."""
 
+from collections.abc import Callable
+
 from gated.icao.check import Check
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
-from gated.lane.events import Door, FingerCompared, Traveller
+from gated.lane.events import FingerCompared, Traveller
+from gated.lane.evidence import Evidence
 from gated.lane.freshness import of_stand
-from gated.lane.policy import Evidence, Rules, finger_comparisons, proven_fingers, stated_fmr
+from gated.lane.proof import finger_comparisons, proven_fingers, stated_fmr
+from gated.lane.rules import Rules
 from gated.wire import facts
 from gated.wire.facts import Fact
 
@@ -14,50 +18,44 @@ DETAIL_MAX = 256
 
 
 class Facts:
-    """Knows which way across the border a leaf leads. `direction`: entry, exit or both (then A -> B is exit)."""
+    """`rules`: the policy in force when a command was made."""
 
-    def __init__(self, direction: str, rules: Rules) -> None:
-        self._direction, self._rules = direction, rules
-
-    def way(self, came_from: Door) -> str:
-        """entry or exit."""
-        if self._direction != "both":
-            return self._direction
-        return "exit" if came_from is Door.A else "entry"
+    def __init__(self, rules: Callable[[], Rules]) -> None:
+        self._rules = rules
 
     def of(self, command: Command, ticket: int | None) -> Fact | None:
         """The fact that HQ must be told about this command, or None. `ticket`: the present one."""
         match command:
             case cmd.Record():
                 return self._verdict(command)
-            case cmd.Settle(number, outcome, verdict, persons, came_from):
+            case cmd.Settle(number, outcome, verdict, persons, came_from, direction):
                 return facts.TicketSettled(
                     number,
                     outcome.value,
                     persons,
                     verdict.decision.value if verdict else None,
                     verdict.reason if verdict else None,
-                    self.way(came_from),
+                    direction,
                     came_from.value,
                 )
             case cmd.Alarm(code, detail):
                 return facts.AlarmRaised(code.value, detail[:DETAIL_MAX], ticket)
-            case cmd.CallOfficer(number, reason):
-                return facts.OfficerCalled(number, reason)
+            case cmd.CallOfficer(number, reason, urgency):
+                return facts.OfficerCalled(number, reason, urgency)
             case cmd.Answer(order, accepted, why):
                 return facts.OrderAnswered(order, accepted, why)
             case _:
                 return None
 
     def _verdict(self, command: cmd.Record) -> facts.VerdictReached:
-        evidence, verdict = command.evidence, command.verdict
+        evidence, verdict, rules = command.evidence, command.verdict, self._rules()
         chip, face, finger = evidence.chip, evidence.face, _telling(evidence)
         return facts.VerdictReached(
             command.ticket,
             verdict.decision.value,
             verdict.reason,
             verdict.rules,
-            self.way(command.came_from),
+            evidence.direction,
             command.came_from.value,
             opened=evidence.opened,
             clock_trusted=evidence.clock_trusted,
@@ -84,11 +82,15 @@ class Facts:
             finger_sensor=(finger.sensor or None) if finger else None,
             finger_tries=len(finger_comparisons(evidence)),
             fingers_matched=len(proven_fingers(evidence)),
-            fmr=stated_fmr(evidence, self._rules),
+            fmr=stated_fmr(evidence, rules),
             holder=_holder(evidence.document, evidence.traveller, evidence),
             people_serial=evidence.cache.people_serial if evidence.cache else None,
             control_serial=evidence.cache.control_serial if evidence.cache else None,
-            cache=of_stand(self._rules.freshness, evidence.cache, evidence.opened).value if evidence.cache else None,
+            cache=of_stand(rules.freshness, evidence.cache, evidence.opened).value if evidence.cache else None,
+            place=evidence.place or None,
+            document_kind=rules.kind_of(evidence.document) if evidence.document else None,
+            urgency=verdict.urgency,
+            notes=verdict.notes,
         )
 
 

@@ -9,8 +9,8 @@ from gated.control_views import AlarmView, Snapshot
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Now
+from gated.lane.evidence import Decision
 from gated.lane.machine import Lane
-from gated.lane.policy import Decision
 
 ALARMS_SHOWN = 20
 WATCH_EVERY_S = 0.1

@@ -4,9 +4,10 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode
 from gated.lane.core import Core, State
 from gated.lane.events import Device, Event, Now
-from gated.lane.moves import rest
+from gated.lane.evidence import Decision
+from gated.lane.moves import rest, turn
 from gated.lane.passage import Kind
-from gated.lane.policy import Decision
+from gated.lane.settings import BOTH
 from gated.lane.trouble import stopped_look_again
 
 
@@ -26,6 +27,21 @@ def open_lane(lane: Core, event: ev.OpenLane, now: Now) -> None:
     lane.answer(event.order, True)
     if lane.state is State.CLOSED:
         rest(lane, now)
+
+
+def set_direction(lane: Core, event: ev.SetDirection, now: Now) -> None:
+    """L7: from the next passenger on; who is in the lane goes on their way."""
+    if lane.ways.direction != BOTH:
+        lane.answer(event.order, False, "one_way")
+        return
+    lane.ordered_way = None if event.direction == "schedule" else event.direction
+    lane.answer(event.order, True)
+    turn(lane, event, now)
+
+
+def policy_ready(lane: Core, event: ev.PolicyReady, now: Now) -> None:
+    lane.adopt(event.version)
+    turn(lane, event, now)
 
 
 def reset(lane: Core, event: ev.Reset, now: Now) -> None:

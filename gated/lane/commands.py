@@ -5,7 +5,7 @@ from enum import Enum
 
 from gated.icao.mrz import Document
 from gated.lane.events import Door, personal
-from gated.lane.policy import Evidence, Verdict
+from gated.lane.evidence import Evidence, Verdict
 
 
 class PromptCode(Enum):
@@ -86,6 +86,8 @@ class AlarmCode(Enum):
     """The shell's: a partition of the cache is late, stale or expired."""
     SYNC_REFUSED = "sync_refused"
     """The shell's: something that was fetched for the cache is not what HQ signed, or cannot be used."""
+    POLICY_REFUSED = "policy_refused"
+    """The shell's: a policy came that is not HQ's, not whole, older than the one in force, or fails its examples."""
 
 
 class Outcome(Enum):
@@ -159,6 +161,8 @@ class CompareFace(Request):
     subject: int
     since_mono: float
     within_s: float
+    whole: bool = False
+    """Take all of `within_s`, whatever is found meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,8 @@ class Record(Request):
     evidence: Evidence = personal()
     by: str | None = None
     """Who ordered it, where an officer or technician did."""
+    unseen: bool = False
+    """The lane goes on with the passenger as before (L8): nothing that they see may change now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,7 @@ class Settle(Command):
     verdict: Verdict | None
     persons: int
     came_from: Door = Door.A
+    direction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +231,8 @@ class CallOfficer(Command):
 
     ticket: int | None
     reason: str = personal()
+    urgency: str = personal("")
+    """routine, attention or urgent: as the policy says of the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane import policy
 from gated.lane.commands import AlarmCode, Command, Light, Outcome, PromptCode
+from gated.lane.entitlement import oddities
 from gated.lane.events import Device, Door, Now
+from gated.lane.evidence import Decision, Evidence, Verdict, with_found
 from gated.lane.gate import Gate, Leaf
 from gated.lane.passage import Kind, Passage
-from gated.lane.policy import Decision, Evidence, Rules, Verdict
-from gated.lane.settings import Timing, Topology
+from gated.lane.rules import Rules, Urgency
+from gated.lane.settings import BOTH, Timing, Topology, Ways
 
 
 class State(Enum):
@@ -100,12 +102,26 @@ UNDECIDED = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.C
 class Core:
     """What a lane knows and can do; what it decides is in the rows, and `machine.Lane` joins the two."""
 
-    def __init__(self, topology: Topology, timing: Timing, rules: Rules, devices: frozenset[Device]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        timing: Timing,
+        rules: Rules,
+        devices: frozenset[Device],
+        *,
+        place: str,
+        ways: Ways,
+    ) -> None:
+        """`place`: where the lane stands, as the policy names it."""
         doors = (Door.B,) if topology is Topology.SINGLE else (Door.A, Door.B)
         self.topology = topology
         self.devices = devices
         self.timing = timing
         self.rules = rules
+        self.place = place
+        self.ways = ways
+        self.ordered_way: str | None = None
+        """Which way a person set the lane to go; None: as `ways` says."""
         self.state = State.STARTING
         self.gate = Gate({door: Leaf() for door in doors}, set(devices), timing.forced_grace_s)
         self.passage: Passage | None = None
@@ -114,11 +130,16 @@ class Core:
         self.reset_needed = False
         self.waiting: tuple[ev.DocumentPresented, float] | None = None
         """The next passenger's document, laid down while this one was served, and when."""
+        self._offered: dict[str, Rules] = {}
+        self._next_rules: Rules | None = None
+        self._shift_mono: float | None = None
         self._next_ticket = 1
         self._asked = 0
         self._due: float | None = None
         self._out: list[Command] = []
         self._lights: dict[Door, Light] = {}
+        self.serving: tuple[Door, ...] = self.entries()
+        """The sides on which a document may be presented now."""
 
     @property
     def enclosed(self) -> bool:
@@ -128,14 +149,14 @@ class Core:
     @property
     def deadline(self) -> float | None:
         """Monotonic second at which the lane wants `Deadline`, or None."""
-        return min((due for due in (self._due, self._stay_due(), self._sign_due()) if due is not None), default=None)
+        return min((due for due in (self._due, self._stay_due(), self._shift_due()) if due is not None), default=None)
 
     def _stay_due(self) -> float | None:
         since = self.gate.inside_since
         return since + self.timing.stay_s_max if self.enclosed and since is not None and self.state in STAYS else None
 
-    def _sign_due(self) -> float | None:
-        return self.passage.sign_mono if self.passage is not None and self.state is State.REFERRED else None
+    def _shift_due(self) -> float | None:
+        return self._shift_mono if self.state is State.IDLE else None
 
     def stayed_too_long(self, now: Now) -> bool:
         """Whether somebody has been inside for longer than anybody may be."""
@@ -160,16 +181,16 @@ class Core:
         self.guest.asks[type(command)] = self._asked
         self.say(command)
 
-    def goto(self, state: State, now: Now, *, quiet: bool = False) -> None:
-        """Enter a state: deadline, sign and lights. `quiet`: the sign of the state before stays."""
+    def goto(self, state: State, now: Now) -> None:
+        """Enter a state: deadline, sign and lights."""
         if state in UNSERVED:
             self.waiting = None
+        if state is State.IDLE:
+            self.turn(now)
         if state is not self.state or DWELL[state] is not None:
             self.state = state
-            if not quiet:
-                self.sign()
-            for door in Door:
-                self._light(door, Light.GREEN if state is State.IDLE and door in self.entries() else Light.RED)
+            self.sign()
+            self.light()
         dwell = DWELL[state]
         self._due = None if dwell is None else now.mono + getattr(self.timing, dwell)
 
@@ -177,16 +198,57 @@ class Core:
         """Tell the passenger what the present state has to say."""
         if self.state is State.FINGERING:
             self.say(cmd.Prompt(PromptCode(f"place_{self.guest.finger}")))
+        elif self.state is State.IDLE:
+            for door in self.entries():
+                self.say(cmd.Prompt(SIGNS[State.IDLE if door in self.serving else State.CLOSED], door))
         elif self.state in SIGNS:
             self.say(cmd.Prompt(SIGNS[self.state], self._side()))
+
+    def light(self) -> None:
+        """Green where a document may be presented now."""
+        for door in Door:
+            self._light(door, Light.GREEN if self.state is State.IDLE and door in self.serving else Light.RED)
+
+    def turn(self, now: Now) -> None:
+        """Serve the sides that schedule and orders say, and know when the next shift starts (L7)."""
+        zone = self.rules.zone
+        way = self.ordered_way or self.ways.now(now.utc, zone)
+        self.serving = tuple(door for door in self.entries() if way in (BOTH, self.ways.of(door)))
+        wait_s = self.ways.next_s(now.utc, zone) if self.ordered_way is None else None
+        self._shift_mono = None if wait_s is None else now.mono + wait_s
+
+    def resume(self, state: State, due: float | None) -> None:
+        """Back to a state that the passenger believes the lane never left: no sign, no light, its old deadline (L8)."""
+        self.state, self._due = state, due
+
+    @property
+    def due(self) -> float | None:
+        """The present state's own deadline."""
+        return self._due
 
     def wait(self, seconds: float, now: Now) -> None:
         """Put the present state's deadline `seconds` from now."""
         self._due = now.mono + seconds
 
     def entries(self) -> tuple[Door, ...]:
-        """The sides on which a document may be presented."""
+        """The sides that have a document reader."""
         return (Door.A, Door.B) if self.topology is Topology.BIDIRECTIONAL else (Door.A,)
+
+    # -- the policy ------------------------------------------------------------------------------------------
+
+    def offer(self, rules: Rules) -> None:
+        """The shell has a policy that `PolicyReady` will name."""
+        self._offered[rules.version] = rules
+
+    def adopt(self, version: str) -> None:
+        """The offered policy holds from the next passenger on, and at once where there is none."""
+        self._next_rules = self._offered.pop(version, self._next_rules)
+        if self.passage is None:
+            self._take_rules()
+
+    def _take_rules(self) -> None:
+        if self._next_rules is not None:
+            self.rules, self._next_rules = self._next_rules, None
 
     def _side(self) -> Door | None:
         if self.state not in OUTSIDE:
@@ -222,24 +284,35 @@ class Core:
         return leaf is None or (leaf.open is False and not leaf.requested)
 
     def open_ticket(self, kind: Kind, near: Door, now: Now, document: Any = None) -> Passage:
-        self.passage = Passage(self._next_ticket, kind, near, now, Evidence(now.utc, document=document))
+        self._take_rules()
+        way = self.ways.of(near)
+        evidence = Evidence(now.utc, self.rules.day(now.utc), way, self.place, document=document)
+        self.passage = Passage(self._next_ticket, kind, near, now, evidence)
         self._next_ticket += 1
         return self.passage
 
     def note(self, **found: Any) -> None:
         """Add to what is known of the passenger."""
-        self.guest.evidence = policy.with_found(self.guest.evidence, **found)
+        self.guest.evidence = with_found(self.guest.evidence, **found)
 
-    def record(self, verdict: Verdict, by: str | None = None) -> None:
+    def record(self, verdict: Verdict, by: str | None = None, *, unseen: bool = False) -> None:
         guest = self.guest
         guest.verdict, guest.granted = verdict, False
-        self.ask(cmd.Record, verdict, guest.near, guest.evidence, by)
+        self.ask(cmd.Record, verdict, guest.near, guest.evidence, by, unseen)
 
     def verdict(self, decision: Decision, reason: str) -> Verdict:
-        return Verdict(decision, reason, self.rules.version)
+        """One that no rule made."""
+        if decision is Decision.REFER:
+            return policy.referred(self.guest.evidence, self.rules, reason)
+        return Verdict(decision, reason, self.rules.version, "", oddities(self.guest.evidence))
 
     def call_officer(self, reason: str) -> None:
-        self.say(cmd.CallOfficer(self.passage.ticket if self.passage else None, reason))
+        if self.passage is None:
+            how = self.rules.reasons.get(reason, Urgency.ATTENTION)
+            self.say(cmd.CallOfficer(None, reason, how.value))
+        else:
+            how = policy.urgency(self.passage.evidence, self.rules, reason)
+            self.say(cmd.CallOfficer(self.passage.ticket, reason, how.value))
 
     def alarm(self, code: AlarmCode, detail: str = "") -> None:
         self.say(cmd.Alarm(code, detail))
@@ -257,7 +330,7 @@ class Core:
             # The verdict's record alone says who it was: without it somebody crossed and nobody knows who.
             self.record(self.verdict(Decision.REFER, "no_verdict"))
         self.say(
-            cmd.Settle(guest.ticket, ended, guest.verdict, guest.passed, guest.near),
+            cmd.Settle(guest.ticket, ended, guest.verdict, guest.passed, guest.near, self.ways.of(guest.near)),
             cmd.Forget(guest.ticket),
         )
         self.passage = None

@@ -29,9 +29,11 @@ def start(lane: Core, event: ev.Started, now: Now) -> None:
     lane.reset_needed = event.reset_needed
     lane.closed_by = "before_restart" if event.closed else None
     lane.gate.stranger_from = event.came_from
+    lane.ordered_way = event.direction
     for ticket in event.unsettled:
         lane.alarm(AlarmCode.UNSETTLED, str(ticket))
-        lane.say(cmd.Settle(ticket, Outcome.UNRESOLVED, None, 0, event.came_from or Door.A), cmd.Forget(ticket))
+        near = event.came_from or Door.A
+        lane.say(cmd.Settle(ticket, Outcome.UNRESOLVED, None, 0, near, lane.ways.of(near)), cmd.Forget(ticket))
     if lane.gate.persons:
         lane.alarm(AlarmCode.OCCUPIED_AT_START)
     rest(lane, now)

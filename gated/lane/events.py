@@ -100,6 +100,16 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True)
+class Crossed:
+    """The last time that somebody went one way across the border, at any gate or counter that HQ or this lane knows.
+
+    `this_document`: with the document that is presented now (O8)."""
+
+    utc: datetime
+    this_document: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Traveller:
     """What the enrolment cache knows of a person, less the biometrics. `subject` is the shell's handle to those."""
 
@@ -108,10 +118,24 @@ class Traveller:
     birth: date = personal()
     flags: frozenset[str] = personal()
     permits: tuple[Permit, ...] = personal()
+    """With the entries that are left after this lane's own crossings."""
     face: bool = True
     fingers: tuple[str, ...] = ()
     usable_from: date | None = None
-    """First day on which the enrolment may be used (E7); None: at once."""
+    """First day on which HQ lets the enrolment be used; None: as the policy says of its origin (E7)."""
+    origin: str = "counter"
+    """Where they were enrolled: counter, office, gate, entry."""
+    enrolled_on: date | None = None
+    received_on: date | None = personal(None)
+    """When the passport that an office's enrolment waits for was received (E6, E7)."""
+    height_cm: int | None = personal(None)
+    """As it was stated or measured (W2)."""
+    entered: Crossed | None = personal(None)
+    """The last entry, HQ's knowledge and this lane's own together."""
+    left: Crossed | None = personal(None)
+    """The last exit."""
+    expected: bool = personal(False)
+    """Advance passenger information names this document for today (W9): no rule reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +172,8 @@ class Started(Event):
     closed: bool = False
     came_from: Door | None = None
     """Where the last unsettled passenger came from, if anybody did."""
+    direction: str | None = None
+    """Which way a person had set the lane to go (L7): entry, exit, both; None: as its configuration says."""
 
     def __post_init__(self) -> None:
         if self.next_ticket < 1 or any(not 0 < t < self.next_ticket for t in self.unsettled):
@@ -190,6 +216,14 @@ class DeviceLost(Event):
 
     device: Device
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReady(Event):
+    """The shell has offered this version of the policy (`Core.offer`): it holds from the next passenger on."""
+
+    version: str
+    edition: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,6 +512,19 @@ class CloseLane(Order):
 @dataclass(frozen=True, slots=True)
 class OpenLane(Order):
     """Take passengers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetDirection(Order):
+    """Which way a bidirectional lane goes from the next passenger on (L7)."""
+
+    direction: str
+    """entry, exit, both, or schedule: as its configuration says."""
+
+    def __post_init__(self) -> None:
+        Order.__post_init__(self)
+        if self.direction not in ("entry", "exit", "both", "schedule"):
+            raise ValueError("direction is entry, exit, both or schedule")
 
 
 @dataclass(frozen=True, slots=True)

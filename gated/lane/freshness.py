@@ -5,8 +5,9 @@ The age of a partition is the time since HQ last said that the lane has all ther
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
+from math import inf
 
 from gated.lane.events import CacheStand
 
@@ -27,7 +28,10 @@ class Freshness(Enum):
 
     @property
     def rank(self) -> int:
-        return list(Freshness).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {each: rank for rank, each in enumerate(Freshness)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,23 @@ def freshness(ages: Ages | None, as_of: datetime | None, now: datetime) -> Fresh
     """What a partition confirmed at `as_of` is called. No `ages`: the policy does not ask."""
     if ages is None:
         return Freshness.FRESH
-    if as_of is None or as_of > now + timedelta(seconds=AHEAD_S_MAX):
+    age_s = (now - as_of).total_seconds() if as_of is not None else -inf
+    if age_s < -AHEAD_S_MAX:
         return Freshness.EXPIRED
-    age_s = (now - as_of).total_seconds()
+    if age_s < ages.late_s:
+        return Freshness.FRESH
     if age_s >= ages.expired_s:
         return Freshness.EXPIRED
     if age_s >= ages.stale_s:
         return Freshness.STALE
-    return Freshness.LATE if age_s >= ages.late_s else Freshness.FRESH
+    return Freshness.LATE
 
 
 def of_stand(ages: Mapping[str, Ages], stand: CacheStand | None, now: datetime) -> Freshness:
     """Of both partitions together: the worse."""
-    confirmed = {} if stand is None else {"people": stand.people_as_of, "control": stand.control_as_of}
-    found = (freshness(each, confirmed.get(partition), now) for partition, each in ages.items())
-    return max(found, key=lambda f: f.rank, default=Freshness.FRESH)
+    worst = Freshness.FRESH
+    for partition, each in ages.items():
+        as_of = None if stand is None else stand.people_as_of if partition == "people" else stand.control_as_of
+        found = freshness(each, as_of, now)
+        worst = found if found.rank > worst.rank else worst
+    return worst

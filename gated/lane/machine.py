@@ -20,6 +20,7 @@ DEFAULT: dict[type[Event], Handler] = {
     ev.ClockStepped: trouble.clock_stepped,
     ev.DeviceReady: moves.nothing,
     ev.DeviceLost: trouble.device_lost,
+    ev.PolicyReady: charge.policy_ready,
     ev.UplinkLost: moves.nothing,
     ev.UplinkReady: moves.nothing,
     ev.DocumentPresented: entering.busy,
@@ -53,6 +54,7 @@ DEFAULT: dict[type[Event], Handler] = {
     ev.OfficerRetries: charge.not_now,
     ev.CloseLane: charge.close_lane,
     ev.OpenLane: charge.open_lane,
+    ev.SetDirection: charge.set_direction,
     ev.Reset: charge.not_now,
     ev.ServiceOn: charge.not_now,
     ev.ServiceOff: charge.not_now,
@@ -67,6 +69,11 @@ _RESTING: dict[type[Event], Handler] = {
     ev.MainsBack: moves.look_again,
     ev.ServiceOn: charge.service_on,
 }
+_CALLED: dict[type[Event], Handler] = {
+    ev.OfficerOpens: referral.if_called(referral.officer_opens),
+    ev.OfficerRefuses: referral.if_called(referral.officer_refuses),
+    ev.OfficerRetries: referral.if_called(referral.officer_retries),
+}
 _HELD: dict[type[Event], Handler] = {
     ev.PersonPassed: proving.someone_passed_inside,
     ev.PresenceChanged: proving.inside_presence,
@@ -78,8 +85,14 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
         **dict.fromkeys(DEFAULT, moves.nothing),
         **{event: charge.not_now for event in DEFAULT if issubclass(event, ev.Order)},
         ev.Started: entering.start,
+        ev.PolicyReady: charge.policy_ready,
     },
-    State.IDLE: {**_RESTING, ev.DocumentPresented: moves.present, ev.DocumentUnreadable: entering.unreadable},
+    State.IDLE: {
+        **_RESTING,
+        ev.Deadline: moves.turn,
+        ev.DocumentPresented: moves.present,
+        ev.DocumentUnreadable: entering.unreadable,
+    },
     State.CHECKING: {
         ev.Deadline: entering.check_overdue,
         ev.DocumentRemoved: entering.check_removed,
@@ -106,18 +119,21 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
     },
     State.MATCHING: {
         **_HELD,
+        **_CALLED,
         ev.Deadline: unless_stayed(proving.proof_overdue),
         ev.FaceAdvice: proving.match_advice,
         ev.FaceCompared: proving.match_face,
     },
     State.FINGERING: {
         **_HELD,
+        **_CALLED,
         ev.Deadline: unless_stayed(proving.proof_overdue),
         ev.FingerAdvice: proving.finger_advice,
         ev.FingerCompared: proving.match_finger,
     },
     State.CONFIRMING: {
         **_HELD,
+        **_CALLED,
         ev.Deadline: unless_stayed(proving.proof_overdue),
         ev.FlagsRead: proving.confirm_flags,
         ev.LookUpFailed: proving.confirm_failed,

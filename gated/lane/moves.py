@@ -5,9 +5,9 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Door, Event, Now
+from gated.lane.evidence import Decision
 from gated.lane.gate import Severity
 from gated.lane.passage import Kind, Passage
-from gated.lane.policy import Decision
 
 
 def rest(lane: Core, now: Now) -> None:
@@ -42,7 +42,7 @@ def _take_up(lane: Core, now: Now) -> None:
 
 def present(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
     """A passenger begins: chip, look-up and camera start together."""
-    if event.side not in lane.entries():
+    if event.side not in lane.serving:
         lane.say(cmd.Prompt(PromptCode.LANE_CLOSED, event.side))
         return
     guest = lane.open_ticket(Kind.PASSENGER, event.side, now, event.document)
@@ -64,6 +64,15 @@ def let_out_stranger(lane: Core, now: Now) -> None:
 
 def record_release(lane: Core) -> None:
     lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
+
+
+def turn(lane: Core, _: Event, now: Now) -> None:
+    """Another side may be served from now on."""
+    before = lane.serving
+    lane.turn(now)
+    if lane.state is State.IDLE and lane.serving != before:
+        lane.sign()
+        lane.light()
 
 
 def look_again(lane: Core, _: Event, now: Now) -> None:
@@ -92,18 +101,18 @@ def record_referral(lane: Core, reason: str) -> None:
     lane.record(lane.verdict(Decision.REFER, reason))
 
 
-def refer(lane: Core, reason: str, now: Now, quiet_until: float = 0.0) -> None:
-    """To an officer; the passenger sees and hears what every referred passenger does, and not before `quiet_until`."""
+def refer(lane: Core, reason: str, now: Now) -> None:
+    """To an officer; the passenger sees and hears what every referred passenger does."""
     guest = lane.guest
     lane.withdraw(now)
     lane.answer(guest.order, False, "overtaken")
     guest.order = None
-    record_referral(lane, reason)
-    lane.call_officer(reason)
-    lane.alarm(AlarmCode.REFERRED)
-    quiet = quiet_until > now.mono
-    guest.sign_mono = quiet_until if quiet else None
-    lane.goto(State.REFERRED, now, quiet=quiet)
+    if not guest.unseen:  # or the officer was called already, for what matters more than how the pretence ended
+        record_referral(lane, reason)
+        lane.call_officer(reason)
+        lane.alarm(AlarmCode.REFERRED)
+    guest.unseen = False
+    lane.goto(State.REFERRED, now)
     if not lane.gate.uplink:
         officer_offline(lane, now)
 

@@ -6,7 +6,7 @@ from enum import Enum
 from gated.icao.mrz import Document
 from gated.lane.commands import Command
 from gated.lane.events import Door, Now
-from gated.lane.policy import Evidence, Verdict
+from gated.lane.evidence import Evidence, Verdict
 
 
 class Kind(Enum):
@@ -56,8 +56,11 @@ class Passage:
     the far doorway, or the lane was suddenly empty, and nobody was seen to pass."""
     doubted: bool = False
     """Somebody was seen to pass, and yet as many are inside as before: hands in the barriers, or one who hid."""
-    sign_mono: float | None = None
-    """A referral is kept from the passenger until then (L8)."""
+    unseen: bool = False
+    """Referred for a control, and the officer is called; the lane goes on as if nothing had matched (L8)."""
+    proof_state: Enum | None = None
+    proof_due: float | None = None
+    """The state in which the last proof was asked for, and its deadline."""
     order: str | None = None
     """An officer's order that is answered once it is durable."""
 

@@ -3,13 +3,13 @@
 from gated.icao.check import Check
 from gated.lane import commands as cmd
 from gated.lane import events as ev
-from gated.lane import policy
+from gated.lane import policy, proof
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Now
+from gated.lane.evidence import Decision, Verdict, as_if_nothing_matched
 from gated.lane.moves import against_the_way, record_release, refer
 from gated.lane.passage import Kind
-from gated.lane.policy import Decision
 
 
 def match(lane: Core, now: Now) -> None:
@@ -29,10 +29,10 @@ def _compare_face(lane: Core) -> None:
 def _next_proof(lane: Core, now: Now) -> None:
     """Ask for what is missing: the face, a finger, or the control flags as they stand now."""
     guest = lane.guest
-    evidence = guest.evidence
+    evidence = as_if_nothing_matched(guest.evidence) if guest.unseen else guest.evidence
     traveller = evidence.traveller
     assert traveller is not None, "nobody is matched without a record"
-    finger = policy.next_finger(evidence, lane.rules, lane.timing.finger_tries)
+    finger = proof.next_finger(evidence, lane.rules, lane.timing.finger_tries)
     looking = lane.state is State.MATCHING and traveller.face
     if looking and guest.tries < lane.timing.face_tries and not _face_done(lane, finger):
         _compare_face(lane)
@@ -44,6 +44,7 @@ def _next_proof(lane: Core, now: Now) -> None:
             lane.goto(State.FINGERING, now)
         lane.ask(cmd.CompareFinger, traveller.subject, finger, lane.timing.finger_s)
     else:
+        guest.proof_state, guest.proof_due = lane.state, lane.due
         lane.goto(State.CONFIRMING, now)
         lane.ask(cmd.ReadFlags)
 
@@ -53,7 +54,7 @@ def _face_done(lane: Core, finger: str | None) -> bool:
     evidence, rules = lane.guest.evidence, lane.rules
     if not (policy.face_is_alone(evidence, rules) and policy.face_is_fresh(evidence, rules)):
         return False
-    return policy.face_stands(evidence) or (policy.face_is_weak(evidence, rules) and finger is not None)
+    return proof.face_stands(evidence) or (proof.face_is_weak(evidence, rules) and finger is not None)
 
 
 def match_advice(lane: Core, event: ev.FaceAdvice, now: Now) -> None:
@@ -74,6 +75,9 @@ ADVICE = {
 
 
 def match_face(lane: Core, event: ev.FaceCompared, now: Now) -> None:
+    if lane.guest.unseen:  # it was looked at for the passenger's eyes alone: the record stands
+        _next_proof(lane, now)
+        return
     compared = event.result in (Check.SUCCESSFUL, Check.FAILED)
     lane.note(face=event, faces=lane.guest.evidence.faces + compared)
     _next_proof(lane, now)
@@ -112,26 +116,36 @@ def confirm_flags(lane: Core, event: ev.FlagsRead, now: Now) -> None:
     document_flags = lane.guest.evidence.document_flags | event.document_flags
     lane.note(flags=event.flags, document_flags=document_flags, cache=event.cache)
     verdict = policy.judge(lane.guest.evidence, lane.rules)
-    if verdict.decision is not Decision.GRANT:
-        _refer_late(lane, verdict.reason, now)
-    else:
+    if verdict.decision is Decision.GRANT:
         lane.record(verdict)
         lane.goto(State.RECORDING, now)
+    elif verdict.reason in policy.SILENT and not lane.guest.unseen:
+        _go_on_unseen(lane, verdict, now)
+    else:
+        refer(lane, verdict.reason, now)
 
 
 def confirm_failed(lane: Core, _: ev.LookUpFailed, now: Now) -> None:
-    _refer_late(lane, "flags_unread", now)
+    refer(lane, "flags_unread", now)
 
 
-def _refer_late(lane: Core, reason: str, now: Now) -> None:
-    """L8: referred at once after face or finger was found, who is sought would know why. They are when a weak face is,
-    and where a finger matched, as if it had not and nobody had placed it again. The officer is called at once."""
-    evidence, timing = lane.guest.evidence, lane.timing
-    until = evidence.since_mono + timing.face_s * timing.face_tries
-    if evidence.fingers and evidence.fingers[-1].result is Check.SUCCESSFUL:
-        lane.say(cmd.Prompt(PromptCode(f"place_{lane.guest.finger}")))
-        until = max(until, now.mono + timing.finger_s)
-    refer(lane, reason, now, until)
+def _go_on_unseen(lane: Core, verdict: Verdict, now: Now) -> None:
+    """L8: referred at once after face or finger was found, who is sought would know why. So the record is made and the
+    officer called at once, and the lane goes on asking as if nothing had matched, until it has asked all there is."""
+    guest = lane.guest
+    guest.unseen = True
+    lane.record(verdict, unseen=True)
+    lane.call_officer(verdict.reason)
+    lane.alarm(AlarmCode.REFERRED)
+    assert isinstance(guest.proof_state, State), "what is confirmed was proven"
+    lane.resume(guest.proof_state, guest.proof_due)
+    traveller, timing = guest.evidence.traveller, lane.timing
+    rest_s = guest.evidence.since_mono + timing.face_s * timing.face_tries - now.mono
+    if lane.state is State.MATCHING and traveller is not None and traveller.face and rest_s > 0:
+        guest.tries = timing.face_tries
+        lane.ask(cmd.CompareFace, traveller.subject, guest.evidence.since_mono, rest_s, True)
+    else:
+        _next_proof(lane, now)
 
 
 def someone_passed_inside(lane: Core, event: ev.PersonPassed, now: Now) -> None:

@@ -1,9 +1,11 @@
 """Rows of a referred passenger: an officer decides, or they come back out to where they came from. No I/O, no clock."""
 
 from gated.lane import events as ev
+from gated.lane.charge import not_now
 from gated.lane.commands import AlarmCode
 from gated.lane.core import Core, Handler, State
 from gated.lane.events import Now
+from gated.lane.evidence import Decision
 from gated.lane.gate import Severity
 from gated.lane.moves import (
     against_the_way,
@@ -17,7 +19,6 @@ from gated.lane.moves import (
     stuck,
 )
 from gated.lane.passage import Kind
-from gated.lane.policy import Decision
 from gated.lane.proving import match
 
 
@@ -59,9 +60,19 @@ def officer_retries(lane: Core, event: ev.OfficerRetries, now: Now) -> None:
 
 def _orders_this(lane: Core, event: ev.TicketOrder) -> bool:
     if event.ticket == lane.guest.ticket:
+        lane.guest.unseen = False
         return True
     lane.answer(event.order, False, "other_ticket")
     return False
+
+
+def if_called(order: Handler) -> Handler:
+    """An officer who was called while the lane goes on unseen (L8) need not wait for its end."""
+
+    def either(lane: Core, event: ev.TicketOrder, now: Now) -> None:
+        (order if lane.guest.unseen else not_now)(lane, event, now)
+
+    return either
 
 
 def referred_passed(lane: Core, event: ev.PersonPassed, now: Now) -> None:
@@ -79,13 +90,6 @@ def referred_presence(lane: Core, event: ev.PresenceChanged, now: Now) -> None:
 
 
 def officer_overdue(lane: Core, _: ev.Deadline, now: Now) -> None:
-    guest = lane.guest
-    if guest.sign_mono is not None and now.mono >= guest.sign_mono:
-        guest.sign_mono = None
-        lane.sign()
-        # For the passenger the wait begins now (L8): by its end, too, nobody learns when the officer was called.
-        lane.wait(lane.timing.officer_s if lane.gate.uplink else lane.timing.officer_offline_s, now)
-        return
     lane.alarm(AlarmCode.OFFICER_UNREACHABLE)
     send_back(lane, now)
 

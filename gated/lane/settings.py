@@ -1,7 +1,13 @@
 """What configuration tells the lane: shape and times. No I/O, no clock."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from datetime import datetime, time, timedelta, tzinfo
 from enum import Enum
+from itertools import pairwise
+
+from gated.lane.events import Door
+from gated.lane.rules import DIRECTIONS, ENTRY, EXIT
 
 
 class Topology(Enum):
@@ -70,3 +76,64 @@ class Timing:
             raise ValueError("match_s is for all tries of the face: it must be above face_s times face_tries")
         if self.finger_s >= self.fingers_s:
             raise ValueError("fingers_s is for all placements of fingers: it must be above finger_s")
+
+
+BOTH = "both"
+WAYS = (*DIRECTIONS, BOTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """From `start` on, by the country's time, the lane goes this way: entry, exit or both."""
+
+    start: time
+    way: str
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise ValueError(f"a shift goes {', '.join(WAYS)}, not {self.way}")
+        if self.start.tzinfo is not None or self.start.microsecond:
+            raise ValueError("a shift starts at a whole second")
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What crossing the lane means (L7). `direction`: entry or exit of a one-way lane; both: who comes by side A
+    leaves the country, who comes by side B enters it. `shifts`: when a lane of both serves which; none: always both.
+
+    Each day has the same shifts, in order; before the first one the last of the day before goes on."""
+
+    direction: str = EXIT
+    shifts: tuple[Shift, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.direction not in WAYS:
+            raise ValueError(f"direction is {', '.join(WAYS)}, not {self.direction}")
+        if self.shifts and self.direction != BOTH:
+            raise ValueError("shifts are for a lane whose direction is both")
+        if any(one.start >= other.start for one, other in pairwise(self.shifts)):
+            raise ValueError("shifts are in the order of their start, and no two start together")
+
+    def of(self, near: Door) -> str:
+        """entry or exit, for who comes by this side."""
+        if self.direction != BOTH:
+            return self.direction
+        return EXIT if near is Door.A else ENTRY
+
+    def now(self, utc: datetime, zone: tzinfo) -> str:
+        """The way at this moment, by the schedule."""
+        if not self.shifts:
+            return self.direction
+        here = utc.astimezone(zone).time()
+        return next((shift.way for shift in reversed(self.shifts) if shift.start <= here), self.shifts[-1].way)
+
+    def next_s(self, utc: datetime, zone: tzinfo) -> float | None:
+        """Seconds until the next shift starts; None: there is none."""
+        return min(_waits(self.shifts, utc.astimezone(zone)), default=None)
+
+
+def _waits(shifts: tuple[Shift, ...], here: datetime) -> Iterator[float]:
+    for shift in shifts:
+        start = here.replace(hour=shift.start.hour, minute=shift.start.minute, second=shift.start.second, microsecond=0)
+        wait_s = (start - here) / timedelta(seconds=1)
+        yield wait_s if wait_s > 0 else wait_s + 86_400

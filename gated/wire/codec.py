@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gated.wire.canonical import Json, WireError, dumps, loads
-from gated.wire.forms import Form, expected, fields_of, form_of, limited, personal
+from gated.wire.forms import Form, added, expected, fields_of, form_of, limited, personal
 
 __all__ = [
     "FieldNote",
     "Json",
     "WireError",
+    "added",
     "decode",
     "describe",
     "dump",

@@ -14,7 +14,7 @@ from datetime import date, datetime
 from typing import Any, ClassVar, Final
 
 from gated.wire import codec
-from gated.wire.codec import FieldNote, kinds, limited, personal
+from gated.wire.codec import FieldNote, added, kinds, limited, personal
 
 SCHEMA: Final = 1
 """The edition of this dictionary."""
@@ -144,6 +144,14 @@ class VerdictReached(Ticketed):
     """And of its controls."""
     cache: str | None = limited(CODE_MAX, None)
     """fresh, late, stale or expired: the cache's age by the policy."""
+    place: str | None = added(None, limit=CODE_MAX)
+    """Where the lane stands, as the policy names it."""
+    document_kind: str | None = added(None, limit=CODE_MAX)
+    """The policy's kind of document; None: none was presented, or of no kind."""
+    urgency: str = added("", limit=CODE_MAX, is_personal=True)
+    """Of a referral: routine, attention or urgent."""
+    notes: tuple[str, ...] = added((), limit=16, is_personal=True)
+    """What was odd and decided nothing: double_entry, exit_without_entry, other_document (O8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,8 @@ class OfficerCalled(Fact):
 
     ticket: int | None = None
     reason: str = personal("", limit=CODE_MAX)
+    urgency: str = added("", limit=CODE_MAX, is_personal=True)
+    """routine, attention or urgent."""
 
 
 @dataclass(frozen=True, slots=True)

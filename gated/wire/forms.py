@@ -40,6 +40,12 @@ def limited(limit: int | None, default: Any = dataclasses.MISSING, also: Mapping
     return dataclasses.field(default=default, repr=not metadata.get("personal"), metadata=metadata)
 
 
+def added(default: Any, *, limit: int | None = None, is_personal: bool = False) -> Any:
+    """A field that came after its class was first used: it is left out where it has its default, and only there, so
+    what was written before it reads as it did, and one value still has one form."""
+    return limited(limit, default, {"added": True, **({"personal": True} if is_personal else {})})
+
+
 # -- forms: how each type is written and read, worked out once per class ----------------------------------------------
 
 
@@ -331,14 +337,19 @@ def _dataclass_form(cls: type[Any]) -> Form:
     names = frozenset(f.name for f, _ in fields)
     dumpers = tuple((f.name, attrgetter(f.name), form.dump) for f, form in fields)
     loaders = tuple((f.name, form.load) for f, form in fields)
+    later = {f.name: f.default for f, _ in fields if f.metadata.get("added")}
+    needed = names - later.keys()
 
     def dump(value: Any) -> Json:
         if type(value) is not cls:
             raise expected(f"a {cls.__name__}")
         out = {}
         for name, get, work in dumpers:
+            plain = get(value)
+            if name in later and plain == later[name]:
+                continue
             try:
-                out[name] = work(get(value))
+                out[name] = work(plain)
             except WireError as error:
                 raise error.inside(name) from None
         return out
@@ -346,15 +357,19 @@ def _dataclass_form(cls: type[Any]) -> Form:
     def load(tree: Json) -> Any:
         if type(tree) is not dict:
             raise expected("an object")
-        if tree.keys() != names:
-            missing = names - tree.keys()
+        if not needed <= tree.keys() <= names:
+            missing = needed - tree.keys()
             raise WireError("a field is missing", min(missing)) if missing else WireError("an unknown field")
         out = {}
         for name, work in loaders:
+            if name not in tree:
+                continue
             try:
                 out[name] = work(tree[name])
             except WireError as error:
                 raise error.inside(name) from None
+            if name in later and out[name] == later[name]:
+                raise WireError("a field with its default is left out", name)
         try:
             return cls(**out)
         except ValueError:

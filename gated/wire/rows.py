@@ -13,13 +13,13 @@ add rows can only add bans; what takes a row away or replaces one lifts somethin
 """
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 
 import zstandard
 
 from gated.wire.canonical import parse
-from gated.wire.codec import WireError, encode, kinds, load, personal
+from gated.wire.codec import WireError, added, encode, kinds, load, personal
 from gated.wire.seal import PAD_BYTES, SealError, SealKey, derived, lookup_key, open_sealed, padded, seal_to, unpadded
 
 PEOPLE: Final = "people"
@@ -50,6 +50,22 @@ class FingerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossingRow:
+    """One crossing that HQ had counted when it made the row; `utc` is the lane's own, which knows it by that (O7, O8)."""
+
+    direction: str = field(metadata=CODE)
+    """entry or exit."""
+    utc: datetime
+    issuer: str = personal(limit=8)
+    """Of the document that was used."""
+    number: str = personal(limit=64)
+
+
+CROSSINGS_MAX: Final = 6
+"""A row has the last crossings, newest last: a lane can be so many behind."""
+
+
+@dataclass(frozen=True, slots=True)
 class PersonRow:
     """One enrolment, bound to the person and not to a document. No name: the lane needs none to decide."""
 
@@ -68,6 +84,13 @@ class PersonRow:
     usable_from: date | None = None
     """First day of use (E7); None: at once."""
     enrolled_on: date | None = None
+    origin: str = added("counter", limit=64)
+    """Where they were enrolled: counter, office, gate, entry."""
+    received_on: date | None = added(None, is_personal=True)
+    """When the passport that an office's enrolment waits for was received (E6, E7)."""
+    height_cm: int | None = added(None, is_personal=True)
+    """As stated or measured (W2)."""
+    crossings: tuple[CrossingRow, ...] = added((), limit=CROSSINGS_MAX, is_personal=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,8 @@ class DocumentRow:
     """Whose document, or whose personal number, this is."""
 
     subject: int
+    expected_on: date | None = added(None, is_personal=True)
+    """Advance passenger information names this document for this day (W9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +110,7 @@ class FlagsRow:
 
 
 Row = PersonRow | DocumentRow | FlagsRow
-KINDS: Final = kinds(PersonRow, DocumentRow, FlagsRow, PermitRow, FingerRow)
+KINDS: Final = kinds(PersonRow, DocumentRow, FlagsRow, PermitRow, FingerRow, CrossingRow)
 LINK_PAD_BYTES: Final = 64
 """Of a link only the subject's digits could be counted: it is padded less, for there are tens of millions."""
 _PROOF: Final = b"gated cache key"

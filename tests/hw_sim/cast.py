@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 
+from gated.wire.rows import PermitRow
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.papers import Paper, passport, residence_card
 
@@ -62,6 +63,24 @@ UNTROUBLED = frozenset(
 """Manners that a good lane forgives: a genuine passenger with one of these is to be granted."""
 
 
+FOR_EVER = (date(2000, 1, 1), date(2099, 12, 31))
+PERMITS = {
+    "resident": ("residence", "reentry"),
+    "national_abroad": ("residence", "multiple_entry"),
+    "hong_kong_macau": ("residence", "multiple_entry"),
+    "hong_kong_macau_visitor": ("entry_permit", "stay"),
+    "mainland_resident": ("residence", "multiple_entry"),
+    "mainland_spouse": ("residence", "multiple_entry"),
+    "foreign_visitor": ("stay",),
+}
+"""Kinds of permit without which nobody of a category passes."""
+
+
+def permits_of(category: str) -> tuple[PermitRow, ...]:
+    """All that somebody of this category needs, for as long as anybody lives."""
+    return tuple(PermitRow(kind, *FOR_EVER) for kind in PERMITS.get(category, ()))
+
+
 @dataclass(frozen=True)
 class Enrolment:
     """What the cache is to hold of one person: the register's side of the world."""
@@ -73,6 +92,10 @@ class Enrolment:
     face: bool = True
     fingers: tuple[str, ...] = ()
     """Enrolled positions, of the person's own hands."""
+
+    @property
+    def permits(self) -> tuple[PermitRow, ...]:
+        return permits_of(self.category)
 
 
 @dataclass(eq=False)

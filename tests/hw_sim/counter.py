@@ -12,7 +12,7 @@ from gated.biometrics.face import OnnxFaceEngine
 from gated.biometrics.finger import OnnxFingerEngine
 from gated.hq.enrolment import Application, NotEnrolled, person_of, template
 from gated.hq.fingers import FingerFile, Offered
-from gated.hq.registers import Register
+from gated.hq.registers import Permit, Register
 from gated.icao.fingers import Finger
 from tests.hw_sim.cast import Enrolment
 from tests.hw_sim.fingers import FingerBook
@@ -68,7 +68,7 @@ class Counter:
                 "\n".join(enrolment.paper.lines),
                 photograph,
                 enrolment.category,
-                (),
+                tuple(Permit(p.kind, p.start, p.end, p.entries_left) for p in enrolment.permits),
                 enrolment.flags,
                 fingers={Finger(name): self._offered(enrolment.person, name, attempt) for name in enrolment.fingers},
             )

@@ -174,6 +174,7 @@ class VirtualLane:
                         face=faces.template(enrolment.person) if enrolment.face else None,
                         face_model=faces.model if enrolment.face else "",
                         fingers=tuple(self._finger(enrolment.person, finger) for finger in enrolment.fingers),
+                        permits=enrolment.permits,
                     )
                 )
                 writer.put_document("TWN", paper.number, subject)

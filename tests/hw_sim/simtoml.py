@@ -24,6 +24,7 @@ direction = "{direction}"
 {timing}
 [policy]
 file = "{policy}"
+place = "taoyuan_t1"
 [passport]
 driver = "elyctis"
 port = "memory"

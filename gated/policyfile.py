@@ -1,0 +1,194 @@
+"""config/policy/*.toml -> Rules. Every error names file, line and option; a policy is used whole or not at all.
+
+A policy carries examples of its own: who passes, and who does not, and why. Where one of them does not come out as it
+says, the policy is not what its author meant, and no lane takes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from gated.config import ConfigError, TomlFile
+from gated.lane.calendar import Calendar
+from gated.lane.freshness import Ages
+from gated.lane.policy import REASONS, judge
+from gated.lane.rules import (
+    DIRECTIONS,
+    Category,
+    ControlRule,
+    DocumentKind,
+    Origin,
+    Rules,
+    Size,
+    Urgency,
+    Where,
+)
+from gated.lane.specimen import Specimen, evidence_of
+
+EVERYWHERE, NOWHERE = "everywhere", "nowhere"
+POLICY_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Example(Specimen):
+    """[[examples]]: a specimen, what it is for, and what is expected: pass, or the rule that refers."""
+
+    expect: str = "pass"
+    cites: tuple[str, ...] = ()
+    """The requirements that it stands for."""
+    says: str = ""
+    """What it shows, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """The file, but for the matrix."""
+
+    version: str
+    edition: int
+    timezone: str
+    places: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    permits: tuple[str, ...]
+    documents: dict[str, DocumentKind]
+    categories: dict[str, Category]
+    controls: dict[str, ControlRule]
+    document_controls: dict[str, Urgency]
+    origins: dict[str, Origin]
+    calendar: Calendar
+    reasons: dict[str, Urgency]
+    freshness: dict[str, Ages] = field(default_factory=dict)
+    fingers_alone: int = 2
+    examples: tuple[_Example, ...] = ()
+    matrix: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy file: the rules, and the examples that they were proven by."""
+
+    rules: Rules
+    examples: tuple[_Example, ...]
+
+
+def load_rules(path: Path) -> Rules:
+    """The rules of a policy file. Raises `ConfigError`."""
+    return load_policy(path).rules
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy and prove it by its examples. Raises `ConfigError`."""
+    try:
+        if path.stat().st_size > POLICY_BYTES_MAX:
+            raise ConfigError(path, f"is longer than {POLICY_BYTES_MAX} bytes")
+    except OSError:
+        pass  # reading it says why
+    return _policy(TomlFile.read(path))
+
+
+def parse_policy(text: str, path: Path) -> Policy:
+    """As `load_policy`, of the text of a file. `path` stands in errors."""
+    return _policy(TomlFile(text, path))
+
+
+def _policy(file: TomlFile) -> Policy:
+    cells = file.tree.pop("matrix", None)
+    if not isinstance(cells, dict):
+        raise file.error(("matrix",), "is missing: it says which document counts where")
+    found = file.fill(_Policy, file.tree, ())
+    places = frozenset(found.places)
+    matrix = {name: _row(file, name, row, places) for name, row in cells.items()}
+    try:
+        zone = ZoneInfo(found.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        problem = f"is {found.timezone!r}, which this machine does not know (package tzdata); it looks like Asia/Taipei"
+        raise file.error(("timezone",), problem) from None
+    _check_reasons(file, found.reasons)
+    try:
+        rules = Rules(
+            version=found.version,
+            edition=found.edition,
+            zone=zone,
+            places=places,
+            sizes=found.sizes,
+            documents=found.documents,
+            categories=found.categories,
+            matrix=matrix,
+            permits=frozenset(found.permits),
+            controls=found.controls,
+            document_controls=found.document_controls,
+            origins=found.origins,
+            calendar=found.calendar,
+            reasons=found.reasons,
+            fingers_alone=found.fingers_alone,
+            freshness=found.freshness,
+        )
+    except ValueError as wrong:
+        where = tuple(str(wrong).split(":")[0].split(".")) if ":" in str(wrong) else (str(wrong).split()[0],)
+        raise file.error(where if file.line(where) else (), str(wrong)) from None
+    for number, example in enumerate(found.examples, 1):
+        _check_example(file, rules, number, example)
+    return Policy(rules, found.examples)
+
+
+def _row(file: TomlFile, category: str, row: Any, places: frozenset[str]) -> dict[str, Where]:
+    if not isinstance(row, dict):
+        raise file.error(("matrix", category), "must be a table: kind of document = where")
+    return {kind: _cell(file, ("matrix", category, kind), cell, places) for kind, cell in row.items()}
+
+
+def _cell(file: TomlFile, place: tuple[str, ...], cell: Any, places: frozenset[str]) -> Where:
+    if not isinstance(cell, dict):
+        both = _where(file, place, cell, places)
+        return Where(both, both)
+    if sorted(cell) != sorted(DIRECTIONS):
+        raise file.error(place, "must say entry and exit, both of them")
+    return Where(*(_where(file, (*place, way), cell[way], places) for way in DIRECTIONS))
+
+
+def _where(file: TomlFile, place: tuple[str, ...], value: Any, places: frozenset[str]) -> frozenset[str]:
+    if value == EVERYWHERE:
+        return places
+    if value == NOWHERE:
+        return frozenset()
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        if unknown := sorted(set(value) - places):
+            raise file.unknown((*place, unknown[0]), sorted(places), "place")
+        return frozenset(value)
+    raise file.error(place, f'must be "{EVERYWHERE}", "{NOWHERE}" or a list of places')
+
+
+def _check_reasons(file: TomlFile, reasons: Mapping[str, Urgency]) -> None:
+    if unknown := sorted(reasons.keys() - REASONS):
+        raise file.unknown(("reasons", unknown[0]), sorted(REASONS), "reason")
+    if missing := sorted(REASONS - reasons.keys()):
+        raise file.error(("reasons",), f"has a gap: how much {missing[0]} matters is not said")
+
+
+def _check_example(file: TomlFile, rules: Rules, number: int, example: _Example) -> None:
+    name = f"example {number}, {example.says!r}" if example.says else f"example {number}"
+    _check_names(file, rules, name, example)
+    try:
+        verdict = judge(evidence_of(example, rules), rules)
+    except ValueError as wrong:
+        raise file.error(("examples",), f"{name}: {wrong}") from None
+    came = "pass" if verdict.decision.value == "grant" else verdict.reason
+    if came != example.expect:
+        raise file.error(("examples",), f"{name} expects {example.expect}, and this policy says {came}")
+
+
+def _check_names(file: TomlFile, rules: Rules, name: str, example: Specimen) -> None:
+    """What a specimen names must be the policy's: a misspelt category would be refused for the wrong reason."""
+    asked = (
+        ("place", {example.place}, rules.places),
+        ("category", {example.category}, rules.categories.keys()),
+        ("direction", {example.direction}, set(DIRECTIONS)),
+        ("origin", {example.origin}, rules.origins.keys()),
+        ("kind of permit", {permit.kind for permit in example.permits}, rules.permits),
+        ("control", set(example.controls), rules.controls.keys()),
+        ("control of documents", set(example.document_controls), rules.document_controls.keys()),
+    )
+    for noun, names, known in asked:
+        if unknown := sorted(names - set(known)):
+            raise file.error(("examples",), f"{name}: {unknown[0]} is no {noun} of this policy")
