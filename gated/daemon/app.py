@@ -100,6 +100,7 @@ class App:
             finger_format=format_of(reader),
             memory=memory,
             owners=owners_of(config),
+            crossings=self.writer.crossings,
         )
         self.cache = CacheWatch(
             self.look_up,
@@ -194,6 +195,8 @@ class App:
         if isinstance(event, (ev.OpenLane, ev.CloseLane)) and not self._stopping.is_set():
             # A lane that HQ closed does not reopen by dying.
             self.writer.add(Job(now.utc, note=("closed", "1" if self.lane.closed_by else "")))
+        if isinstance(event, ev.SetDirection):
+            self.writer.add(Job(now.utc, note=("direction", self.lane.ordered_way or "")))
         if self.lane.service_by is None:
             self.recorder.stop()
             self.fingers.end_test("service_over")
@@ -317,6 +320,7 @@ class App:
                 bool(db.note("reset_needed")),
                 bool(db.note("closed")),
                 Door(came_from) if came_from and unsettled else None,
+                db.note("direction") or None,
             )
         )
 

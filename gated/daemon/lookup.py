@@ -23,6 +23,7 @@ from gated.lane import events as ev
 from gated.lane.events import Device, Event
 from gated.store.cache import Cache, Enrolments
 from gated.store.cachefile import CacheNote, generations, path_of
+from gated.store.crossings import Crossings
 from gated.store.sql import StoreCorrupt, StoreError, in_words
 from gated.wire.rows import CONTROL, PARTITIONS, PEOPLE, PersonRow
 
@@ -71,6 +72,7 @@ class LookUp:
         finger_format: str = "",
         memory: Mapping[str, Memory] | None = None,
         owners: Collection[int] = (),
+        crossings: Crossings | None = None,
     ) -> None:
         self._folder, self._key, self._name = folder, key, name
         self._model, self._finger_format = model, finger_format
@@ -79,6 +81,7 @@ class LookUp:
         self._both: Enrolments | None = None
         self._memory = memory or {partition: Memory() for partition in PARTITIONS}
         self._owners = frozenset(owners)
+        self._crossings = crossings
         self._damaged: set[Path] = set()
         self._passed_over: set[Path] = set()
         self._held: dict[int, _Held] = {}

@@ -51,7 +51,7 @@ class FingerRow:
 
 @dataclass(frozen=True, slots=True)
 class CrossingRow:
-    """One crossing that HQ had counted when it made the row; `utc` is the lane's own, which knows it by that (O7, O8)."""
+    """One crossing that HQ had counted when it made the row; `utc` is the lane's, which knows it by that (O7, O8)."""
 
     direction: str = field(metadata=CODE)
     """entry or exit."""
