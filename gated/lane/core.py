@@ -212,7 +212,7 @@ class Core:
     def turn(self, now: Now) -> None:
         """Serve the sides that schedule and orders say, and know when the next shift starts (L7)."""
         zone = self.rules.zone
-        way = self.ordered_way or self.ways.now(now.utc, zone)
+        way = self.ordered_way or self.ways.at(now.utc, zone)
         self.serving = tuple(door for door in self.entries() if way in (BOTH, self.ways.of(door)))
         wait_s = self.ways.next_s(now.utc, zone) if self.ordered_way is None else None
         self._shift_mono = None if wait_s is None else now.mono + wait_s

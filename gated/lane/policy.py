@@ -179,9 +179,6 @@ BEFORE_EXIT: tuple[Rule, ...] = (
     holder_is_not_flagged,
 )
 
-SILENT = frozenset({document_is_not_flagged.__name__, holder_is_not_flagged.__name__})
-"""Rules that the passenger must not learn of by what the lane does, or when (L8)."""
-
 IN_THE_LANE = frozenset(
     {
         "after_fire",

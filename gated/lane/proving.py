@@ -119,20 +119,22 @@ def confirm_flags(lane: Core, event: ev.FlagsRead, now: Now) -> None:
     if verdict.decision is Decision.GRANT:
         lane.record(verdict)
         lane.goto(State.RECORDING, now)
-    elif verdict.reason in policy.SILENT and not lane.guest.unseen:
-        _go_on_unseen(lane, verdict, now)
     else:
-        refer(lane, verdict.reason, now)
+        _go_on_unseen(lane, verdict, now)
 
 
 def confirm_failed(lane: Core, _: ev.LookUpFailed, now: Now) -> None:
-    refer(lane, "flags_unread", now)
+    _go_on_unseen(lane, lane.verdict(Decision.REFER, "flags_unread"), now)
 
 
 def _go_on_unseen(lane: Core, verdict: Verdict, now: Now) -> None:
     """L8: referred at once after face or finger was found, who is sought would know why. So the record is made and the
-    officer called at once, and the lane goes on asking as if nothing had matched, until it has asked all there is."""
+    officer called at once, and the lane goes on asking as if nothing had matched, until it has asked all there is. So
+    it does for every reason: where only a control were told late, to be told late would tell."""
     guest = lane.guest
+    if guest.unseen:
+        refer(lane, verdict.reason, now)
+        return
     guest.unseen = True
     lane.record(verdict, unseen=True)
     lane.call_officer(verdict.reason)

@@ -120,7 +120,7 @@ class Ways:
             return self.direction
         return EXIT if near is Door.A else ENTRY
 
-    def now(self, utc: datetime, zone: tzinfo) -> str:
+    def at(self, utc: datetime, zone: tzinfo) -> str:
         """The way at this moment, by the schedule."""
         if not self.shifts:
             return self.direction
