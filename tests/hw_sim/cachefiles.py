@@ -5,7 +5,7 @@ Rows are sealed with keys of their own epoch and put into files by the very code
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -91,9 +91,9 @@ class CacheFiles:
         """An enrolment, new or changed."""
         self._put(PEOPLE, person, rows.of_subject(person.subject))
 
-    def put_document(self, issuer: str, number: str, subject: int) -> None:
-        """This document is this person's."""
-        self._put(PEOPLE, DocumentRow(subject), rows.of_document(issuer, number))
+    def put_document(self, issuer: str, number: str, subject: int, expected_on: date | None = None) -> None:
+        """This document is this person's. `expected_on`: the day for which it is announced (W9)."""
+        self._put(PEOPLE, DocumentRow(subject, expected_on), rows.of_document(issuer, number))
 
     def put_personal_number(self, personal_number: str, subject: int) -> None:
         """This personal number is this person's (E9)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
 
-from gated.wire.rows import PermitRow
+from gated.wire.rows import CrossingRow, PermitRow
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.papers import Paper, passport, residence_card
 
@@ -92,10 +92,24 @@ class Enrolment:
     face: bool = True
     fingers: tuple[str, ...] = ()
     """Enrolled positions, of the person's own hands."""
+    permits: tuple[PermitRow, ...] | None = None
+    """None: all that somebody of this category needs."""
+    height_cm: int | None = None
+    origin: str = "counter"
+    enrolled_on: date | None = None
+    received_on: date | None = None
+    usable_from: date | None = None
+    crossings: tuple[CrossingRow, ...] = ()
+    document_flags: frozenset[str] = frozenset()
+    """What HQ knows of the document."""
+    expected_on: date | None = None
+    """For which day the document is announced (W9)."""
+    by_number: bool = False
+    """Whether the personal number leads to them too (E9)."""
 
     @property
-    def permits(self) -> tuple[PermitRow, ...]:
-        return permits_of(self.category)
+    def permits_held(self) -> tuple[PermitRow, ...]:
+        return permits_of(self.category) if self.permits is None else self.permits
 
 
 @dataclass(eq=False)

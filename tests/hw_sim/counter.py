@@ -68,7 +68,7 @@ class Counter:
                 "\n".join(enrolment.paper.lines),
                 photograph,
                 enrolment.category,
-                tuple(Permit(p.kind, p.start, p.end, p.entries_left) for p in enrolment.permits),
+                tuple(Permit(p.kind, p.start, p.end, p.entries_left) for p in enrolment.permits_held),
                 enrolment.flags,
                 fingers={Finger(name): self._offered(enrolment.person, name, attempt) for name in enrolment.fingers},
             )

@@ -11,6 +11,7 @@ _GIVEN = "MEI LING CHIA HAO YI CHUN WEI TING HSIN JU PO HAN SHU FEN CHIH MING YA
 
 _FOREIGN = "NGUYEN TRAN SANTOS REYES PUTRI WIBOWO TANAKA SATO SMITH JOHNSON SUKSAWAT"
 _GIVEN_ABROAD = "ANH LINH MARIA JOSE DEWI BUDI YUKI KEN MARY JOHN SOMCHAI"
+_ABROAD = ("VNM", "IDN", "PHL", "THA", "JPN", "USA")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Paper:
     expiry: date = field(repr=False)
     sex: str = field(repr=False)
     lines: tuple[str, ...] = field(repr=False)
+    issuer: str = "TWN"
 
 
 def check_digit(text: str) -> str:
@@ -63,14 +65,32 @@ def renewed(rng: random.Random, paper: Paper, today: date) -> Paper:
 
 
 def _with_zone(paper: Paper) -> Paper:
-    """A passport with the two lines that its other fields make."""
-    names = f"{paper.surname}<<{paper.given_names.replace(' ', '<')}"
-    upper = f"P<TWN{names}".ljust(44, "<")
+    """A passport of Taiwan with the two lines that its other fields make."""
+    return replace(paper, lines=_td3(paper, "P", "TWN"))
+
+
+def _names(paper: Paper) -> str:
+    return f"{paper.surname}<<{paper.given_names.replace(' ', '<')}"
+
+
+def _td3(paper: Paper, code: str, nationality: str) -> tuple[str, str]:
+    """9303-4, 4.2.2."""
     optional = paper.personal_number.ljust(14, "<")
-    parts = [paper.number, f"{paper.birth:%y%m%d}", f"{paper.expiry:%y%m%d}", optional]
+    parts = [paper.number.ljust(9, "<"), f"{paper.birth:%y%m%d}", f"{paper.expiry:%y%m%d}", optional]
     number, birth, expiry, optional = (part + check_digit(part) for part in parts)
     composite = check_digit(number + birth + expiry + optional)
-    return replace(paper, lines=(upper, f"{number}TWN{birth}{paper.sex}{expiry}{optional}{composite}"))
+    upper = f"{code:<<2}{paper.issuer:<<3}{_names(paper)}".ljust(44, "<")
+    return upper, f"{number}{nationality:<<3}{birth}{paper.sex}{expiry}{optional}{composite}"
+
+
+def _td1(paper: Paper, code: str, nationality: str) -> tuple[str, str, str]:
+    """9303-5, 4.2.2."""
+    number = paper.number.ljust(9, "<")
+    upper = f"{code:<<2}{paper.issuer:<<3}{number}{check_digit(number)}".ljust(30, "<")
+    dates = [part + check_digit(part) for part in (f"{paper.birth:%y%m%d}", f"{paper.expiry:%y%m%d}")]
+    middle = f"{dates[0]}{paper.sex}{dates[1]}{nationality:<<3}".ljust(29, "<")
+    composite = check_digit(upper[5:30] + dates[0] + dates[1] + middle[18:29])
+    return upper, middle + composite, _names(paper).ljust(30, "<")
 
 
 def residence_card(rng: random.Random, person: int, today: date, *, expired: bool = False) -> Paper:
@@ -80,13 +100,54 @@ def residence_card(rng: random.Random, person: int, today: date, *, expired: boo
     birth = today - timedelta(days=int(365.25 * rng.randint(20, 60)) + rng.randint(2, 300))
     expiry = today - timedelta(days=rng.randint(10, 400)) if expired else today + timedelta(days=rng.randint(200, 1500))
     number = f"{rng.choice('ABCD')}{rng.choice('CD')}{rng.randrange(10**7):07}"
-    nationality = rng.choice(("VNM", "IDN", "PHL", "THA", "JPN", "USA"))
-    upper = f"ARTWN{number}{check_digit(number)}".ljust(30, "<")
-    dates = [part + check_digit(part) for part in (f"{birth:%y%m%d}", f"{expiry:%y%m%d}")]
-    middle = f"{dates[0]}{sex}{dates[1]}{nationality}".ljust(29, "<")
-    composite = check_digit(upper[5:30] + dates[0] + dates[1] + middle[18:29])
-    lower = f"{surname}<<{given}".ljust(30, "<")
-    return Paper(person, number, "", surname, given, birth, expiry, sex, (upper, middle + composite, lower))
+    nationality = rng.choice(_ABROAD)
+    paper = Paper(person, number, "", surname, given, birth, expiry, sex, ())
+    return replace(paper, lines=_td1(paper, "AR", nationality))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of document of config/policy/tw.toml: what its zone says of kind, issuer and holder."""
+
+    code: str
+    issuer: str
+    nationalities: tuple[str, ...]
+    numbered: str
+    """How its numbers begin."""
+
+
+KINDS = {
+    "passport_tw": _Kind("P", "TWN", ("TWN",), "3"),
+    "passport_foreign": _Kind("P", "JPN", ("JPN",), "TK"),
+    "kinmen_permit": _Kind("IK", "TWN", ("TWN",), "K"),
+    "residence_certificate": _Kind("AR", "TWN", _ABROAD, "AC"),
+    "diplomatic_card": _Kind("ID", "TWN", _ABROAD, "D"),
+    "exit_entry_permit": _Kind("IP", "TWN", ("HKG", "MAC", "CHN"), "E"),
+}
+"""By the policy's name. Passports are TD3, every card is TD1."""
+
+
+def document(rng: random.Random, kind: str, person: int, *, birth: date, expiry: date, code: str = "") -> Paper:
+    """A document of the policy's kind `kind`. `code`: another one of its codes."""
+    made = KINDS[kind]
+    sex = rng.choice("FM")
+    at_home = made.nationalities == ("TWN",)
+    surnames, given_names = (_SURNAMES, _GIVEN) if at_home else (_FOREIGN, _GIVEN_ABROAD)
+    digits = 9 - len(made.numbered)
+    paper = Paper(
+        person,
+        f"{made.numbered}{rng.randrange(10**digits):0{digits}}",
+        personal_number(rng, sex == "F") if kind == "passport_tw" else "",
+        rng.choice(surnames.split()),
+        rng.choice(given_names.split()),
+        birth,
+        expiry,
+        sex,
+        (),
+        made.issuer,
+    )
+    zone = _td3 if made.code == "P" else _td1
+    return replace(paper, lines=zone(paper, code or made.code, rng.choice(made.nationalities)))
 
 
 def smudged(rng: random.Random, lines: tuple[str, ...]) -> tuple[str, ...]:

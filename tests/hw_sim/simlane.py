@@ -62,6 +62,8 @@ POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
 class SimClock:
     """Virtual time, and a wall clock beside it that may step (by more than a run is long)."""
 
+    start: datetime = NOON
+    """What it shows when virtual time begins."""
     offset: timedelta = timedelta(0)
     offsets: set[timedelta] = field(default_factory=lambda: {timedelta(0)})
 
@@ -72,11 +74,11 @@ class SimClock:
 
     def now(self) -> Now:
         mono = asyncio.get_running_loop().time()
-        return Now(mono, NOON + timedelta(seconds=mono) + self.offset)
+        return Now(mono, self.start + timedelta(seconds=mono) + self.offset)
 
     def seconds(self, utc: datetime) -> float:
         """A wall clock's time in the monitor's: under the one offset that puts it into the run."""
-        found = [(utc - NOON - offset).total_seconds() for offset in self.offsets]
+        found = [(utc - self.start - offset).total_seconds() for offset in self.offsets]
         return min(found, key=lambda seconds: (seconds < 0, seconds))
 
 
@@ -112,15 +114,24 @@ class VirtualLane:
     mishaps: tuple[Mishap, ...] = ()
     timing: str = ""
     upsets: Callable[["VirtualLane"], list[Coroutine[Any, Any, None]]] = lambda lane: []
+    law: str = ""
+    """The policy; "" for Taiwan's."""
     policy: str = ""
     """Added to the policy file."""
     watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
     fingerprint: str = 'driver = "zfm"\nport = "memory"\nmode = "sensor"'
-    """[fingerprint] of lane.toml."""
+    """[fingerprint] of lane.toml; "": the lane has none."""
+    at: datetime = NOON
+    """When the day begins, for the lane's wall clock."""
+    place: str = "taoyuan_t1"
+    direction: str = ""
+    """entry, exit or both; "": both where there are two readers, else exit."""
+    cache_age: timedelta = timedelta(0)
+    """How long before that HQ last said that the cache is all there is."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"lane {self.seed}")
-        self.clock = SimClock()
+        self.clock = SimClock(self.at)
         self.hq_private = self.rng.randbytes(32)
         self.workers = Inline(RecordedFaces(self.seed))
         self.generations = 0
@@ -144,14 +155,15 @@ class VirtualLane:
         both = self.topology is Topology.BIDIRECTIONAL
         text = CONFIG.format(
             topology=self.topology.value,
-            direction="both" if both else "exit",
+            direction=self.direction or ("both" if both else "exit"),
+            place=self.place,
             timing=self.timing,
             policy="policy.toml",
             pins=PINS[self.topology.value],
-            fingerprint=self.fingerprint,
+            fingerprint=f"[fingerprint]\n{self.fingerprint}" if self.fingerprint else "",
             passport_b='[passport_b]\ndriver = "elyctis"\nport = "memory"' if both else "",
         )
-        (self.folder / "policy.toml").write_text(POLICY.read_text() + self.policy)
+        (self.folder / "policy.toml").write_text((self.law or POLICY.read_text()) + self.policy)
         path = self.folder / "lane.toml"
         path.write_text(text)
         return path
@@ -162,7 +174,8 @@ class VirtualLane:
         lane_private = (self.folder / "cache.key").read_bytes()
         dice = random.Random(f"epoch keys {self.seed}")
         epoch_keys = {partition: dice.randbytes(32) for partition in PARTITIONS}
-        with CacheFiles(self.folder, lane_private, LANE, built=NOON, epoch_keys=epoch_keys) as writer:
+        built = self.at - self.cache_age
+        with CacheFiles(self.folder, lane_private, LANE, built=built, epoch_keys=epoch_keys) as writer:
             for enrolment in world.cast.enrolments:
                 subject, paper = enrolment.person + 1, enrolment.paper
                 writer.put_person(
@@ -174,11 +187,20 @@ class VirtualLane:
                         face=faces.template(enrolment.person) if enrolment.face else None,
                         face_model=faces.model if enrolment.face else "",
                         fingers=tuple(self._finger(enrolment.person, finger) for finger in enrolment.fingers),
-                        permits=enrolment.permits,
+                        permits=enrolment.permits_held,
+                        usable_from=enrolment.usable_from,
+                        enrolled_on=enrolment.enrolled_on,
+                        origin=enrolment.origin,
+                        received_on=enrolment.received_on,
+                        height_cm=enrolment.height_cm,
+                        crossings=enrolment.crossings,
                     )
                 )
-                writer.put_document("TWN", paper.number, subject)
+                writer.put_document(paper.issuer, paper.number, subject, enrolment.expected_on)
+                if enrolment.by_number:
+                    writer.put_personal_number(paper.personal_number, subject)
                 writer.put_flags(subject, enrolment.flags)
+                writer.put_document_flags(paper.issuer, paper.number, enrolment.document_flags)
 
     def _sensor(self) -> Any:
         """The mirror of the fingerprint reader; `shape` is that of the pictures that touch it."""
@@ -218,7 +240,7 @@ class VirtualLane:
             self.readers,
             passengers=self.passengers,
             faults=self.mishaps,
-            today=NOON.date(),
+            today=self.at.date(),
             glass=Glass(self.sensor, lambda touching: prints.picture(touching, self.sensor.shape)),
             display=lambda: self.display,
         )

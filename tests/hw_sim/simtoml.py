@@ -24,7 +24,7 @@ direction = "{direction}"
 {timing}
 [policy]
 file = "{policy}"
-place = "taoyuan_t1"
+place = "{place}"
 [passport]
 driver = "elyctis"
 port = "memory"
@@ -54,7 +54,6 @@ a_green = {{pin = 20}}
 a_red = {{pin = 21}}
 b_green = {{pin = 22}}
 b_red = {{pin = 23}}
-[fingerprint]
 {fingerprint}
 [face]
 threshold = "fmr_1e-3"
