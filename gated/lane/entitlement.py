@@ -80,7 +80,7 @@ def document_is_known(e: Evidence, rules: Rules) -> bool:
     return e.document is not None and rules.kind_of(e.document) is not None
 
 
-def _places(e: Evidence, rules: Rules, direction: str) -> frozenset[str]:
+def places_of(e: Evidence, rules: Rules, direction: str) -> frozenset[str]:
     """Where this category may cross with this document."""
     kind = rules.kind_of(e.document) if e.document is not None else None
     row = rules.matrix.get(e.traveller.category) if e.traveller is not None else None
@@ -90,29 +90,32 @@ def _places(e: Evidence, rules: Rules, direction: str) -> frozenset[str]:
 @cites("W1", "W5")
 def document_fits_category(e: Evidence, rules: Rules) -> bool:
     """This category may use lanes with this kind of document, somewhere."""
-    return bool(_places(e, rules, ENTRY) or _places(e, rules, EXIT))
+    return bool(places_of(e, rules, ENTRY) or places_of(e, rules, EXIT))
 
 
 @cites("W6", "L7")
 def document_fits_direction(e: Evidence, rules: Rules) -> bool:
     """And in this direction."""
-    return bool(_places(e, rules, e.direction))
+    return bool(places_of(e, rules, e.direction))
 
 
 @cites("W1", "L11")
 def document_fits_place(e: Evidence, rules: Rules) -> bool:
     """And here: the Kinmen-Matsu permit at Kinmen alone."""
-    return e.place in _places(e, rules, e.direction)
+    return e.place in places_of(e, rules, e.direction)
+
+
+def age_years(born: date, day: date) -> int:
+    """Whole years on a day. A child of 29 February has its birthday on 1 March."""
+    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
 
 
 @cites("W2")
 def old_enough(e: Evidence, rules: Rules) -> bool:
-    """By the birth date on record, on the day of use. A child of 29 February has its birthday on 1 March."""
+    """By the birth date on record, on the day of use."""
     if e.traveller is None:
         return False
-    born = e.traveller.birth
-    years = e.day.year - born.year - ((e.day.month, e.day.day) < (born.month, born.day))
-    return years >= rules.size(e.day).age_years_min
+    return age_years(e.traveller.birth, e.day) >= rules.size(e.day).age_years_min
 
 
 @cites("W2")
@@ -223,7 +226,7 @@ def stay_not_exceeded(e: Evidence, rules: Rules) -> bool:
     return not stay or e.direction != EXIT or valid_permit(e, stay) is not None
 
 
-def _is_inside(e: Evidence) -> bool | None:
+def is_inside(e: Evidence) -> bool | None:
     """Whether the holder is in the country by their last crossing; None: none is known."""
     if e.traveller is None or (e.traveller.entered is None and e.traveller.left is None):
         return None
@@ -238,7 +241,7 @@ OTHER_DOCUMENT: Final = "other_document"
 
 def oddities(e: Evidence) -> tuple[str, ...]:
     """What contradicts the last crossings; what is not known contradicts nothing, but an exit wants an entry."""
-    found, inside = [], _is_inside(e)
+    found, inside = [], is_inside(e)
     if e.direction == ENTRY and inside:
         found.append(DOUBLE_ENTRY)
     if e.direction == EXIT and e.traveller is not None and not inside:
@@ -276,7 +279,7 @@ def document_is_of_the_entry(e: Evidence, rules: Rules) -> bool:
 def not_abroad_too_long(e: Evidence, rules: Rules) -> bool:
     """Whoever has been abroad for more years than the policy says goes to an officer."""
     years = category_of(e, rules).abroad_years_max
-    if years is None or e.direction != ENTRY or e.traveller is None or e.traveller.left is None or _is_inside(e):
+    if years is None or e.direction != ENTRY or e.traveller is None or e.traveller.left is None or is_inside(e):
         return True
     left = rules.day(e.traveller.left.utc)
     return (e.day.year - years, e.day.month, e.day.day) <= (left.year, left.month, left.day)

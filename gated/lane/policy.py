@@ -114,10 +114,11 @@ def controls_that_count(e: Evidence, rules: Rules) -> tuple[str, ...]:
     known = e.flags | (e.traveller.flags if e.traveller is not None else frozenset())
     if not known:
         return ()
-    return tuple(sorted(flag for flag in known if _counts(e, rules, flag)))
+    return tuple(sorted(flag for flag in known if counts(e, rules, flag)))
 
 
-def _counts(e: Evidence, rules: Rules, flag: str) -> bool:
+def counts(e: Evidence, rules: Rules, flag: str) -> bool:
+    """Whether a control flag of the holder counts in this direction, here, on this day."""
     control = rules.controls.get(flag)
     if control is None:
         return True
