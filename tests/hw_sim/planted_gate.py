@@ -129,8 +129,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "persons_counted_at_the_entry",
         "core",
         "the record says how many came in, not how many passed",
-        "guest.verdict, guest.passed, guest.near)",
-        "guest.verdict, guest.entered, guest.near)",
+        "guest.verdict, guest.passed, guest.near",
+        "guest.verdict, guest.entered, guest.near",
     ),
     Mistake(
         "both_sides_of_a_one_way_lane",
