@@ -84,6 +84,8 @@ TRAVELLER = Traveller(
     subject=7, category="national", birth=date(1990, 1, 1), flags=frozenset(), permits=(), face=True, fingers=()
 )
 
+UNSEEN_S = Timing().face_s * Timing().face_tries
+"""So long after the entry shut nobody learns that they are referred (L8)."""
 Answerer = Callable[[Any], Event | None]
 
 
@@ -110,13 +112,15 @@ class Play:
         self.log: list[Command] = []
         self.traveller = traveller
         self.score = score
+        self.whole: tuple[cmd.CompareFace, float] | None = None
+        """A comparison that takes all of its time, and when that is over."""
         self.answers: dict[type[Command], Answerer | None] = {
             cmd.ReadChip: lambda c: ev.ChipRead(
                 c.ticket, c.ask, Check.NOT_SUPPORTED, Check.NOT_SUPPORTED, Check.NOT_SUPPORTED
             ),
             cmd.LookUp: self._look_up,
             cmd.ReadFlags: lambda c: ev.FlagsRead(c.ticket, c.ask, frozenset()),
-            cmd.CompareFace: self._face,
+            cmd.CompareFace: self._answered_face,
             cmd.CompareFinger: lambda c: ev.FingerCompared(c.ticket, c.ask, Check.NOT_SUPPORTED, finger=c.finger),
             cmd.Record: lambda c: ev.Recorded(c.ticket, c.ask),
         }
@@ -128,6 +132,13 @@ class Play:
         if self.traveller is None:
             return ev.NoRecord(command.ticket, command.ask, frozenset())
         return ev.RecordFound(command.ticket, command.ask, self.traveller)
+
+    def _answered_face(self, command: cmd.CompareFace) -> Event | None:
+        """At once, but for one that takes all of its time: `wait` gives that."""
+        if not command.whole:
+            return self._face(command)
+        self.whole = command, self.mono + command.within_s
+        return None
 
     def _face(self, command: cmd.CompareFace) -> Event:
         result = Check.SUCCESSFUL if self.score >= THRESHOLD else Check.FAILED
@@ -177,6 +188,10 @@ class Play:
         """Let time pass; every deadline on the way is delivered at its moment."""
         mark = len(self.log)
         end = self.mono + seconds
+        if self.whole is not None and self.whole[1] <= end:
+            (command, due), self.whole = self.whole, None
+            self.wait(max(0.0, due - self.mono))
+            self.do(self._face(command))
         while self.lane.deadline is not None and self.lane.deadline <= end:
             step = max(0.0, self.lane.deadline - self.mono)
             self.mono += step

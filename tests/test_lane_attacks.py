@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 
 import pytest
 
@@ -15,7 +16,7 @@ from gated.lane.events import Device, Door
 from gated.lane.evidence import Decision
 from gated.lane.settings import Topology
 from tests.invariants import reach as find
-from tests.play import DOCUMENT, OTHER, TRAVELLER, Play
+from tests.play import DOCUMENT, OTHER, TRAVELLER, UNSEEN_S, Play
 from tests.reach import gate_again, reach
 
 IN, OUT = True, False
@@ -274,6 +275,8 @@ def test_an_aborted_clone_detection_is_not_one_that_does_not_exist() -> None:
             c.ticket, c.ask, Check.SUCCESSFUL, Check.SUCCESSFUL, r
         )
         play.inside()
+        assert play.all(cmd.Record)[-1].verdict.reason == "chip_is_genuine"
+        play.wait(UNSEEN_S)
         assert play.at(state)
 
 
@@ -555,15 +558,15 @@ def seen_and_when(
     play.present()
     if play.lane.enclosed:
         play.enter()
-    mark, began, asked = len(play.log), play.mono, None
+    mark, began, asked, due = len(play.log), play.mono, None, 0.0
     found: list[tuple[float, Command]] = []
     for _ in range(900):
         ask = play.all(cmd.CompareFace)[-1]
-        # A matching face answers at once, a weak one when its time is over: the matcher waits for a better frame.
-        if ask is not asked and (
-            score > 0.4 or play.mono >= began + play.lane.timing.face_s * len(play.all(cmd.CompareFace)) - 0.01
-        ):
-            asked = ask
+        if ask is not asked:
+            # A matching face answers at once, a weak one when its time is over: the matcher waits for a better frame.
+            asked, due = ask, play.mono + (ask.within_s if ask.whole or score <= 0.4 else 0.0)
+        if play.mono >= due - 0.01:
+            due = inf
             play.do(play._face(ask))
         found += [(round(play.mono - began, 1), c) for c in play.log[mark:] if isinstance(c, kinds)]
         mark = len(play.log)

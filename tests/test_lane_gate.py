@@ -10,7 +10,7 @@ from gated.lane.core import State
 from gated.lane.events import Device, Door
 from gated.lane.gate import SEVERITY, Fault, Severity
 from gated.lane.settings import Topology
-from tests.play import DEVICES, OTHER, TRAVELLER, Play
+from tests.play import DEVICES, OTHER, TRAVELLER, UNSEEN_S, Play
 from tests.reach import gate_again, reach
 
 
@@ -176,8 +176,9 @@ def test_a_stolen_document_stays_stolen() -> None:
     play = Play()
     play.answers[cmd.LookUp] = lambda c: ev.RecordFound(c.ticket, c.ask, TRAVELLER, frozenset({"stolen"}))
     play.inside()
-    assert play.at(State.REFERRED)
     assert play.all(cmd.Record)[-1].verdict.reason == "document_is_not_flagged"
+    play.wait(UNSEEN_S)
+    assert play.at(State.REFERRED)
 
 
 def test_a_document_reported_stolen_a_moment_ago() -> None:

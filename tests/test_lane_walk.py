@@ -13,7 +13,7 @@ from gated.lane.core import State
 from gated.lane.events import Door
 from gated.lane.evidence import Decision
 from gated.lane.settings import Topology
-from tests.play import DOCUMENT, OTHER, START, TRAVELLER, Play
+from tests.play import DOCUMENT, OTHER, START, TRAVELLER, UNSEEN_S, Play
 
 
 @pytest.mark.parametrize("topology", Topology)
@@ -115,8 +115,9 @@ def test_a_ban_between_entry_and_exit_stops_the_passenger() -> None:
     play = Play()
     play.answers[cmd.ReadFlags] = lambda c: ev.FlagsRead(c.ticket, c.ask, frozenset({"exit_ban"}))
     play.inside()
-    assert play.at(State.REFERRED) and play.requested() == set()
     assert play.all(cmd.Record)[-1].verdict.reason == "holder_is_not_flagged"
+    play.wait(UNSEEN_S)
+    assert play.at(State.REFERRED) and play.requested() == set()
 
 
 def test_a_control_changes_nothing_the_passenger_can_see() -> None:
@@ -130,6 +131,8 @@ def test_a_control_changes_nothing_the_passenger_can_see() -> None:
     weak.answers[cmd.ReadFlags] = lambda c: ev.LookUpFailed(c.ticket, c.ask, "io_error")
     weak.inside()
     banned.inside()
+    weak.wait(UNSEEN_S)
+    banned.wait(UNSEEN_S)
     assert weak.at(State.REFERRED) and banned.at(State.REFERRED)
     assert seen(weak) == seen(banned)
 

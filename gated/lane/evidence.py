@@ -69,10 +69,13 @@ def with_found(evidence: Evidence, **found: Any) -> Evidence:
 
 
 def as_if_nothing_matched(evidence: Evidence) -> Evidence:
-    """The same evidence, had it all been somebody else's (L8). What the passenger already saw stays: a face after which
-    a finger was asked for is as it was."""
+    """The same evidence, had the last proof been somebody else's (L8). What the passenger already saw stays: a face, or
+    a finger, after which another finger was asked for is as it was."""
+    last = evidence.fingers[-1].finger if evidence.fingers else ""
     fingers = tuple(
-        replace(each, result=Check.FAILED, score=0.0) if each.result is Check.SUCCESSFUL else each
+        replace(each, result=Check.FAILED, score=0.0)
+        if each.finger == last and each.result is Check.SUCCESSFUL
+        else each
         for each in evidence.fingers
     )
     face = evidence.face

@@ -143,7 +143,7 @@ def _go_on_unseen(lane: Core, verdict: Verdict, now: Now) -> None:
     lane.resume(guest.proof_state, guest.proof_due)
     traveller, timing = guest.evidence.traveller, lane.timing
     rest_s = guest.evidence.since_mono + timing.face_s * timing.face_tries - now.mono
-    if lane.state is State.MATCHING and traveller is not None and traveller.face and rest_s > 0:
+    if lane.state is State.MATCHING and traveller is not None and proof.face_stands(guest.evidence) and rest_s > 0:
         guest.tries = timing.face_tries
         lane.ask(cmd.CompareFace, traveller.subject, guest.evidence.since_mono, rest_s, True)
     else:
