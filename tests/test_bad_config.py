@@ -234,20 +234,20 @@ CASES = {
     ),
     "policy with an unknown option": Case(
         policy("finger = true", "fingers = true"),
-        ("[categories] resident.fingers", "did you mean 'finger'"),
+        ("[categories] national_abroad.fingers", "did you mean 'finger'"),
         "fingers",
         "policy.toml",
     ),
     "policy with what cannot be missing": Case(
-        policy('may_miss = ["chip", "face_pad", "finger_pad"]', 'may_miss = ["chop"]'),
+        policy('may_miss = ["chip", "face_pad", "finger_pad", "height"]', 'may_miss = ["chop"]'),
         ("may_miss", "chop", "chip"),
         'may_miss = ["chop"]',
         "policy.toml",
     ),
     "policy with a wrong type": Case(
-        policy("age_years_min = 10", 'age_years_min = "ten"'),
+        policy("age_years_min = 14", 'age_years_min = "ten"'),
         ("age_years_min", "a whole number"),
-        "age_years_min",
+        "    { since",
         "policy.toml",
     ),
     "policy in which no finger replaces a face": Case(
@@ -257,9 +257,9 @@ CASES = {
         "policy.toml",
     ),
     "policy with a negative age": Case(
-        policy("age_years_min = 10", "age_years_min = -1"),
-        ("age_years_min must not be below 0",),
-        "age_years_min",
+        policy("age_years_min = 14", "age_years_min = -1"),
+        ("age_years_min is 0 to 120, not -1",),
+        "    { since",
         "policy.toml",
     ),
     "no journal key": Case(key("journal", None), ("[keys] journal", "cannot be read: No such file"), "journal"),
