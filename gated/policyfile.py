@@ -3,7 +3,7 @@
 A policy carries examples of its own: who passes, and who does not, and why. Where one of them does not come out as it
 says, the policy is not what its author meant, and no lane takes it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,8 @@ def _check_reasons(file: TomlFile, reasons: Mapping[str, Urgency]) -> None:
 
 def _check_example(file: TomlFile, rules: Rules, number: int, example: _Example) -> None:
     name = f"example {number}, {example.says!r}" if example.says else f"example {number}"
-    _check_names(file, rules, name, example)
+    for problem in misnamed(rules, example):
+        raise file.error(("examples",), f"{name}: {problem}")
     try:
         verdict = judge(evidence_of(example, rules), rules)
     except ValueError as wrong:
@@ -178,17 +179,17 @@ def _check_example(file: TomlFile, rules: Rules, number: int, example: _Example)
         raise file.error(("examples",), f"{name} expects {example.expect}, and this policy says {came}")
 
 
-def _check_names(file: TomlFile, rules: Rules, name: str, example: Specimen) -> None:
-    """What a specimen names must be the policy's: a misspelt category would be refused for the wrong reason."""
-    asked = (
-        ("place", {example.place}, rules.places),
-        ("category", {example.category}, rules.categories.keys()),
-        ("direction", {example.direction}, set(DIRECTIONS)),
-        ("origin", {example.origin}, rules.origins.keys()),
-        ("kind of permit", {permit.kind for permit in example.permits}, rules.permits),
-        ("control", set(example.controls), rules.controls.keys()),
-        ("control of documents", set(example.document_controls), rules.document_controls.keys()),
+def misnamed(rules: Rules, somebody: Specimen) -> Iterator[str]:
+    """What a specimen names that is not the policy's: a misspelt category would be refused for the wrong reason."""
+    asked: tuple[tuple[str, Iterable[str], Collection[str]], ...] = (
+        ("place", [somebody.place], rules.places),
+        ("category", [somebody.category], rules.categories),
+        ("direction", [somebody.direction], DIRECTIONS),
+        ("origin", [somebody.origin], rules.origins),
+        ("kind of permit", [permit.kind for permit in somebody.permits], rules.permits),
+        ("control", somebody.controls, rules.controls),
+        ("control of documents", somebody.document_controls, rules.document_controls),
     )
     for noun, names, known in asked:
-        if unknown := sorted(names - set(known)):
-            raise file.error(("examples",), f"{name}: {unknown[0]} is no {noun} of this policy")
+        for name in sorted(set(names) - set(known)):
+            yield f"{name} is no {noun} of this policy; it knows {', '.join(sorted(known)) or 'none'}"

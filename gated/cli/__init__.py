@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "door": ("gated.cli.door:door", "Open or shut a leaf (service mode only)."),
     "lane": ("gated.cli.lane:lane", "Close, open or reset the lane."),
     "cache": ("gated.cli.cache:cache", "What the lane holds of HQ's data: status, show, verify, sync, key."),
+    "policy": ("gated.cli.policy:policy", "Who may pass by a policy, and why: check, show, explain, cases, diff."),
     "replay": ("gated.cli.replay:replay", "Run a journal through the machine again and compare."),
     "record": ("gated.cli.record:record", "Record a device's traffic, sealed (service mode only)."),
     "device": ("gated.cli.device:device", "Try a device: the fingerprint reader (service mode only)."),
