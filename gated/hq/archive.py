@@ -8,7 +8,7 @@ overwritten: bytes that cannot be what they say are set aside in `refused`, with
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -329,6 +329,14 @@ class Archive:
             (*(where[name] for name in columns), limit),
         )
         return [(row["received"], _record(row)) for row in rows]
+
+    def each(self, kinds: Sequence[str], since: datetime | None, until: datetime | None) -> Iterator[Record]:
+        """The records of these kinds, made from `since` on and before `until` (UTC); each stream's in its order."""
+        low = since.replace(tzinfo=UTC).isoformat() if since else ""
+        high = until.replace(tzinfo=UTC).isoformat() if until else "~"
+        marks = ", ".join("?" * len(kinds))
+        rest = f"WHERE kind IN ({marks}) AND utc >= ? AND utc < ? ORDER BY lane, stream_id, seq"
+        return (_record(row) for row in self._rows(rest, (*kinds, low, high)))
 
     def streams(self) -> list[dict[str, Any]]:
         """Every stream and how far it came."""
