@@ -105,7 +105,7 @@ class Enrolment:
     expected_on: date | None = None
     """For which day the document is announced (W9)."""
     by_number: bool = False
-    """Whether the personal number leads to them too (E9)."""
+    """Only the personal number leads to them: they were enrolled with an earlier passport (E9)."""
 
     @property
     def permits_held(self) -> tuple[PermitRow, ...]:

@@ -196,9 +196,10 @@ class VirtualLane:
                         crossings=enrolment.crossings,
                     )
                 )
-                writer.put_document(paper.issuer, paper.number, subject, enrolment.expected_on)
                 if enrolment.by_number:
                     writer.put_personal_number(paper.personal_number, subject)
+                else:
+                    writer.put_document(paper.issuer, paper.number, subject, enrolment.expected_on)
                 writer.put_flags(subject, enrolment.flags)
                 writer.put_document_flags(paper.issuer, paper.number, enrolment.document_flags)
 
