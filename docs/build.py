@@ -1,4 +1,6 @@
-"""Draws what the documents draw from the code: `make docs`. Writes docs/states.md; `--check` only compares.
+"""Draws what the documents draw from the code: `make docs`. `--check` only compares.
+
+docs/policy.md is drawn by `policy_tables`, docs/states.md here.
 
 The state diagram is read from the table that runs (`gated.lane.machine`): every handler of a state's row is followed
 through the functions that it calls, to the states that these can enter. What a handler enters only under a condition
@@ -18,6 +20,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+
+import policy_tables  # noqa: E402
 
 from gated.lane import moves  # noqa: E402
 from gated.lane.core import DWELL, State  # noqa: E402
@@ -123,7 +127,7 @@ def states() -> str:
 
 
 _HEAD = ("| event | handler | can enter | |", "|---|---|---|---|")
-PAGES: dict[str, Callable[[], str]] = {"states.md": states}
+PAGES: dict[str, Callable[[], str]] = {"policy.md": policy_tables.page, "states.md": states}
 
 
 def main() -> int:

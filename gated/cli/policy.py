@@ -310,9 +310,9 @@ def cases(here: Here, journal: Path | None, key: Path | None, out: Path) -> None
     except StoreError as bad:
         raise click.ClickException(str(bad)) from None
     answer = {"cases": found.verdicts, "not_by_rule": found.not_by_rule, "other_edition": found.other_edition}
-    text = f"{found.verdicts} cases in {out}; left out: {found.not_by_rule} verdicts that no rule made"
+    text = f"{found.verdicts:,} cases in {out}; left out: {found.not_by_rule:,} verdicts that no rule made"
     if found.other_edition:
-        text += f", {found.other_edition} that another edition of the lane wrote"
+        text += f", {found.other_edition:,} that another edition of the lane wrote"
     here.say(answer, text)
 
 
