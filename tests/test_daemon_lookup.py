@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from gated.daemon.cachememory import UNKNOWN
 from gated.daemon.fingers import OUR_FORMAT
 from gated.daemon.lookup import LookUp
-from gated.daemon.workers import Threads
+from gated.daemon.workers import Threads, Workers
 from gated.icao.fingers import Finger
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
@@ -38,7 +38,7 @@ from tests.hw_sim import virtual
 from tests.hw_sim.cachefiles import CacheFiles
 from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.simlane import Inline, sim_folder
-from tests.play import DOCUMENT, OTHER
+from tests.play import DOCUMENT, OTHER, RULES
 from tests.test_daemon_matcher import leads_to
 
 KEY = bytes(range(32))
@@ -76,10 +76,15 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.workers = Inline(RecordedFaces(1))
-        self.look_up = LookUp(self.folder, KEY, NAME, MODEL, self.workers, self.events.append)
+        self.look_up = self.made()
 
-    def find(self, document: Document = DOCUMENT, ticket: int = 1, ask: int = 1) -> None:
-        self.look_up.look_up(cmd.LookUp(ticket, ask, document))
+    def made(self, key: bytes = KEY, workers: Workers | None = None, **how: Any) -> LookUp:
+        return LookUp(
+            self.folder, key, NAME, MODEL, workers or self.workers, self.events.append, rules=lambda: RULES, **how
+        )
+
+    def find(self, document: Document = DOCUMENT, ticket: int = 1, ask: int = 1, utc: datetime = BUILT) -> None:
+        self.look_up.look_up(cmd.LookUp(ticket, ask, document), utc)
 
     def answers(self) -> list[Event]:
         return [event for event in self.events if not isinstance(event, DeviceReady | DeviceLost)]
@@ -287,7 +292,7 @@ def test_where_the_newest_is_damaged_the_one_before_serves(rig: Rig) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
 def test_a_file_that_somebody_else_made_does_not_count(rig: Rig) -> None:
     """A taken uplink could copy sealed rows into a generation of its own, without those that ban somebody."""
-    rig.look_up = LookUp(rig.folder, KEY, NAME, MODEL, rig.workers, rig.events.append, owners=(0,))
+    rig.look_up = rig.made(owners=(0,))
 
     async def scenario() -> None:
         publish(rig.folder, 2)  # without the flag
@@ -333,7 +338,7 @@ def test_an_old_file_that_was_put_back_is_of_no_known_age(rig: Rig) -> None:
 def test_a_wrong_key_is_told(folder: Path) -> None:
     publish(folder, 1)
     rig = Rig(folder)
-    rig.look_up = LookUp(folder, bytes([9] * 32), NAME, MODEL, rig.workers, rig.events.append)
+    rig.look_up = rig.made(key=bytes([9] * 32))
 
     async def scenario() -> None:
         await asyncio.sleep(1.0)
@@ -443,7 +448,7 @@ def test_the_lane_hears_of_the_fingers_that_it_can_compare(
         network = MODEL if face is not None else ""
         writer.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", face, network, fingers=ENROLLED))
     rig = Rig(folder)
-    rig.look_up = LookUp(folder, KEY, NAME, MODEL, rig.workers, rig.events.append, finger_format=form)
+    rig.look_up = rig.made(finger_format=form)
     given = {row.position: row.template for row in ENROLLED if row.format == form and form}
 
     async def scenario() -> None:
@@ -477,7 +482,7 @@ def test_nothing_leads_to_a_finger_once_its_ticket_is_over(folder: Path) -> None
     with CacheFiles.changing(folder, KEY, NAME) as writer:
         writer.put_person(PersonRow(7, "national", date(1990, 1, 1), "F", FACE, MODEL, fingers=ENROLLED))
     rig = Rig(folder)
-    rig.look_up = LookUp(folder, KEY, NAME, MODEL, rig.workers, rig.events.append, finger_format=OUR_FORMAT)
+    rig.look_up = rig.made(finger_format=OUR_FORMAT)
 
     async def scenario() -> None:
         rig.find()
@@ -537,10 +542,10 @@ def test_threads_of_a_real_lane_may_fail_and_ask_at_the_same_time(folder: Path) 
     events: list[Event] = []
 
     async def main() -> None:
-        look_up = LookUp(folder, KEY, NAME, MODEL, threads, events.append)
+        look_up = LookUp(folder, KEY, NAME, MODEL, threads, events.append, rules=lambda: RULES)
         running = asyncio.create_task(look_up.run())
         for k in range(150):
-            look_up.look_up(cmd.LookUp(1, k + 1, DOCUMENT))
+            look_up.look_up(cmd.LookUp(1, k + 1, DOCUMENT), BUILT)
             look_up.read_flags(cmd.ReadFlags(1, 1000 + k))
             if k % 10 == 3:
                 moved(folder)

@@ -14,13 +14,14 @@ from gated.daemon import writer as the_writer
 from gated.daemon.writer import Job, Kept, Writer
 from gated.lane import events as ev
 from gated.lane.events import Device, DeviceLost, DeviceReady, Door, Event, NotRecorded, Now, Recorded
-from gated.store.crossings import Crossings
+from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
 from gated.store.outbox import Outbox
 from gated.store.sql import StoreError
 from gated.wire.facts import AlarmRaised, Fact, LaneChanged, TicketSettled, VerdictReached
 from gated.wire.record import Record
+from gated.wire.rows import of_subject
 from gated.wire.seal import public_of
 from tests.hw_sim import virtual
 from tests.hw_sim.faces import RecordedFaces
@@ -28,6 +29,7 @@ from tests.hw_sim.simlane import Inline, sim_folder
 
 UTC_NOW = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
 HQ = bytes(range(32))
+SUBJECT = of_subject(17)
 
 
 def verdict(ticket: int, decision: str = "grant") -> VerdictReached:
@@ -156,10 +158,10 @@ def test_a_ticket_is_open_from_its_opening_to_its_end(rig: Rig) -> None:
         await asyncio.sleep(0.02)
         assert rig.db.unsettled() == (4,)
         assert rig.db.note("came_from") == "B"
-        rig.add(settled(4), crossing=("exit", ("subject", "17")))
+        rig.add(settled(4), crossing=Crossing("exit", UTC_NOW, (SUBJECT,)))
         await asyncio.sleep(0.02)
         assert rig.db.unsettled() == ()
-        assert [each.direction for each in rig.writer.crossings.of("subject", "17")] == ["exit"]
+        assert rig.writer.crossings.of(SUBJECT) == (frozenset({Crossing("exit", UTC_NOW)}),)
 
     rig.play(scenario)
 
@@ -409,7 +411,7 @@ def test_what_is_acknowledged_or_too_old_is_deleted_in_time(folder: Path) -> Non
         old, new = UTC_NOW - timedelta(days=40), UTC_NOW
         for utc in (old, new):
             rig.writer.step(Now(1.0, utc), ev.DoorOpened(Door.A), ())
-            rig.writer.add(Job(utc, settled(1 if utc is old else 2), crossing=("exit", ("subject", "17"))))
+            rig.writer.add(Job(utc, settled(1 if utc is old else 2), crossing=Crossing("exit", utc, (SUBJECT,))))
         await asyncio.sleep(1.0)
         acked.update({span.stream_id: 1 for span in rig.outbox.spans()})
         await asyncio.sleep(the_writer.TRIM_EVERY_S + 2.0)
@@ -417,7 +419,7 @@ def test_what_is_acknowledged_or_too_old_is_deleted_in_time(folder: Path) -> Non
     rig.play(scenario)
     assert rig.facts() == [settled(2)]
     assert rig.db.sql.execute("SELECT count(*) FROM journal").fetchone()[0] == 1
-    assert [each.utc for each in rig.writer.crossings.of("subject", "17")] == [UTC_NOW]
+    assert rig.writer.crossings.of(SUBJECT) == (frozenset({Crossing("exit", UTC_NOW)}),)
     rig.writer.close()
 
 

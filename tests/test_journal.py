@@ -15,7 +15,6 @@ from gated.icao.check import Check
 from gated.lane import commands as c
 from gated.lane import events as e
 from gated.lane.evidence import Decision, Verdict
-from gated.store.crossings import Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal, JournalReader
 from gated.store.sql import StoreError
@@ -247,21 +246,3 @@ def test_another_edition_of_the_lane_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="other_edition"):
         next(iter(reader.read("boot-1"))).replayed()
     reader.close()
-
-
-def test_own_crossings_are_found_by_person_and_forgotten(tmp_path: Path) -> None:
-    db = LaneDb(tmp_path / "lane.db")
-    crossings = Crossings(db, KEY)
-    later = DAY + timedelta(hours=1)
-    with db.transaction():
-        crossings.add("exit", later, "subject", "424242")
-        crossings.add("entry", DAY, "subject", "424242")
-        crossings.add("entry", DAY, "document", "TWN", "X13572468")
-    assert [(x.direction, x.utc) for x in crossings.of("subject", "424242")] == [("entry", DAY), ("exit", later)]
-    assert crossings.of("subject", "424243") == ()
-    assert Crossings(db, bytes(32)).of("subject", "424242") == ()
-    with db.transaction():
-        assert crossings.forget(later) == 2
-    assert len(crossings.of("subject", "424242")) == 1
-    assert found([Canary("subject", "424242"), Canary("number", "X13572468")], tmp_path) == []
-    db.close()

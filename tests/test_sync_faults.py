@@ -41,7 +41,7 @@ from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.simlane import Inline
 from tests.hw_sim.stages import BOTH, LANE_KEY, MODEL, NAME, Stage, Stages, number_of
 from tests.hw_sim.website import Website
-from tests.play import DOCUMENT
+from tests.play import DOCUMENT, RULES
 
 AGES = dict.fromkeys(PARTITIONS, Ages(3600, 86400, 7 * 86400))
 YEARS = timedelta(days=5 * 365)
@@ -107,7 +107,9 @@ class Lane:
         return Repository(self.hq.folder / self.stage.path)
 
     def opened(self) -> LookUp:
-        return LookUp(self.folder, self.key, NAME, MODEL, Inline(RecordedFaces(1)), self.events.append)
+        return LookUp(
+            self.folder, self.key, NAME, MODEL, Inline(RecordedFaces(1)), self.events.append, rules=lambda: RULES
+        )
 
     def refused(self, why: Why, name: str = "") -> Trouble:
         """A round in which HQ's or the lane's own trouble is called so, with what to do."""
@@ -124,7 +126,8 @@ class Lane:
         """Somebody who is enrolled shows their passport."""
         self.asked += 1
         self.events.clear()
-        self.look_up.look_up(cmd.LookUp(self.asked, 1, replace(DOCUMENT, number=number_of(3))))
+        document = replace(DOCUMENT, number=number_of(3))
+        self.look_up.look_up(cmd.LookUp(self.asked, 1, document), self.now())
         await asyncio.sleep(0.2)
         (answer,) = [event for event in self.events if not isinstance(event, DeviceReady | DeviceLost)]
         self.look_up.forget(self.asked)

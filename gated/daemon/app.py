@@ -100,6 +100,7 @@ class App:
             finger_format=format_of(reader),
             memory=memory,
             owners=owners_of(config),
+            rules=lambda: self.lane.rules,
             crossings=self.writer.crossings,
         )
         self.cache = CacheWatch(

@@ -53,6 +53,11 @@ class Memory:
         return as_of
 
     @property
+    def as_of(self) -> datetime | None:
+        """When the newest generation was last confirmed; None: no file was ever seen."""
+        return self._seen[max(self._seen)].as_of if self._seen else None
+
+    @property
     def text(self) -> str:
         """To be given to the next `Memory`."""
         return " ".join(f"{g}|{s.epoch}|{s.serial}|{s.as_of.isoformat()}" for g, s in sorted(self._seen.items()))

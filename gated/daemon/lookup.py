@@ -6,7 +6,7 @@ noticed at the next passenger, or as soon as sync says so. What was found for a 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -20,12 +20,15 @@ from gated.icao.fingers import in_order
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
+from gated.lane import history
 from gated.lane.events import Device, Event
+from gated.lane.history import Crossing
+from gated.lane.rules import ENTRY, EXIT, Rules
 from gated.store.cache import Cache, Enrolments
 from gated.store.cachefile import CacheNote, generations, path_of
 from gated.store.crossings import Crossings
 from gated.store.sql import StoreCorrupt, StoreError, in_words
-from gated.wire.rows import CONTROL, PARTITIONS, PEOPLE, PersonRow
+from gated.wire.rows import CONTROL, CROSSINGS_MAX, PARTITIONS, PEOPLE, PersonRow, of_document, of_subject
 
 log = structlog.get_logger()
 
@@ -58,7 +61,8 @@ class LookUp:
 
     `key`: the lane's own, to which HQ wrapped the epochs' keys; `name`: site/lane, for which it did. `memory`: of each
     partition. `owners`: users whose files count, any where none is named. `model`: the network whose face templates
-    can be compared here; `finger_format`: the format of finger templates that can be, "" for none."""
+    can be compared here; `finger_format`: the format of finger templates that can be, "" for none. `rules`: those that
+    the present passenger is judged by. `crossings`: the lane's own; None: of a look-up without a lane."""
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class LookUp:
         workers: Workers,
         emit: Emit,
         *,
+        rules: Callable[[], Rules],
         finger_format: str = "",
         memory: Mapping[str, Memory] | None = None,
         owners: Collection[int] = (),
@@ -81,7 +86,7 @@ class LookUp:
         self._both: Enrolments | None = None
         self._memory = memory or {partition: Memory() for partition in PARTITIONS}
         self._owners = frozenset(owners)
-        self._crossings = crossings
+        self._crossings, self._rules = crossings, rules
         self._damaged: set[Path] = set()
         self._passed_over: set[Path] = set()
         self._held: dict[int, _Held] = {}
@@ -181,11 +186,11 @@ class LookUp:
 
     # -- requests ------------------------------------------------------------------------------------------
 
-    def look_up(self, command: cmd.LookUp) -> None:
-        """Answered by `RecordFound`, `NoRecord` or `LookUpFailed`."""
+    def look_up(self, command: cmd.LookUp, utc: datetime) -> None:
+        """Answered by `RecordFound`, `NoRecord` or `LookUpFailed`. `utc`: when the document was presented."""
         document = command.document
         held = self._held[command.ticket] = _Held(document.issuer, document.number)
-        self._later(command, lambda: self._find(command, document, held))
+        self._later(command, lambda: self._find(command, document, utc, held))
 
     def read_flags(self, command: cmd.ReadFlags) -> None:
         """Answered by `FlagsRead` or `LookUpFailed`."""
@@ -237,8 +242,8 @@ class LookUp:
         self._emit(ev.LookUpFailed(command.ticket, command.ask, why))
         self._try.set()
 
-    async def _find(self, command: cmd.LookUp, document: Document, held: _Held) -> Event:
-        person, flags, stand = await self._workers.run(
+    async def _find(self, command: cmd.LookUp, document: Document, utc: datetime, held: _Held) -> Event:
+        person, flags, expected_on, stand = await self._workers.run(
             "cache", self._put, lambda caches: (*_found(caches, document), self._stood(caches))
         )
         if person is None:
@@ -246,8 +251,24 @@ class LookUp:
         if person.face is not None and person.face_model != self._model:
             log.error("template is of another network", theirs=person.face_model, ours=self._model)
             return ev.LookUpFailed(command.ticket, command.ask, "other_face_model")
+        try:
+            own = await self._own(person, document)
+        except StoreError as error:
+            log.error("the lane's own crossings cannot be read", why=error.why, what=str(error))
+            return ev.LookUpFailed(command.ticket, command.ask, "history_unread")
         held.person = person
-        return ev.RecordFound(command.ticket, command.ask, self._traveller(person), flags, stand)
+        traveller = self._traveller(person, document, own, expected_on == self._rules().day(utc))
+        return ev.RecordFound(command.ticket, command.ask, traveller, flags, stand)
+
+    async def _own(self, person: PersonRow, document: Document) -> list[Crossing]:
+        """The lane's own crossings of this person, and with this document. Raises `StoreError`."""
+        if self._crossings is None:
+            return []
+        whose = of_subject(person.subject), of_document(document.issuer, document.number)
+        waiting = [self._crossings.awaiting(each) for each in whose]
+        kept = await self._workers.run("store", self._crossings.of, *whose)
+        theirs, documents = (one | other for one, other in zip(waiting, kept, strict=True))
+        return [Crossing(c.direction, ev.Crossed(c.utc, c in documents)) for c in theirs | documents]
 
     async def _flags(self, command: cmd.ReadFlags) -> Event:
         held = self._held.get(command.ticket)
@@ -269,22 +290,37 @@ class LookUp:
         people, control = self._stand(caches.people), self._stand(caches.control)
         return ev.CacheStand(people.note.serial, people.as_of, control.note.serial, control.as_of)
 
-    def _traveller(self, person: PersonRow) -> ev.Traveller:
-        """Without flags, which are read when they are needed; with the fingers that this lane can compare."""
+    def _traveller(self, person: PersonRow, document: Document, own: list[Crossing], expected: bool) -> ev.Traveller:
+        """Without flags, which are read when they are needed; with the fingers that this lane can compare; as HQ's row
+        and the lane's own crossings have it together."""
+        shown = (document.issuer, document.number)
+        counted = [
+            Crossing(row.direction, ev.Crossed(row.utc, (row.issuer, row.number) == shown)) for row in person.crossings
+        ]
+        new = history.uncounted(counted, own, full=len(counted) == CROSSINGS_MAX)
+        permits = [ev.Permit(p.kind, p.start, p.end, p.entries_left) for p in person.permits]
         return ev.Traveller(
             subject=person.subject,
             category=person.category,
             birth=person.birth,
             flags=frozenset(),
-            permits=tuple(ev.Permit(p.kind, p.start, p.end, p.entries_left) for p in person.permits),
+            permits=history.entries_left(permits, new, person.category, self._rules()),
             face=person.face is not None,
             fingers=in_order(row.position for row in person.fingers if row.format == self._finger_format),
             usable_from=person.usable_from,
+            origin=person.origin,
+            enrolled_on=person.enrolled_on,
+            received_on=person.received_on,
+            height_cm=person.height_cm,
+            entered=history.last((*counted, *own), ENTRY),
+            left=history.last((*counted, *own), EXIT),
+            expected=expected,
         )
 
 
-def _found(caches: Enrolments, document: Document) -> tuple[PersonRow | None, frozenset[str]]:
+def _found(caches: Enrolments, document: Document) -> tuple[PersonRow | None, frozenset[str], date | None]:
     person = caches.by_document(document.issuer, document.number)
     if person is None and document.personal_number is not None:
         person = caches.by_person(document.personal_number)
-    return person, caches.document_flags(document.issuer, document.number)
+    flags = caches.document_flags(document.issuer, document.number)
+    return person, flags, caches.expected_on(document.issuer, document.number)

@@ -16,7 +16,9 @@ from gated.lane import events as ev
 from gated.lane.commands import Command, Outcome
 from gated.lane.events import Now
 from gated.lane.evidence import Decision
+from gated.store.crossings import Crossing, Parts
 from gated.wire.facts import Fact
+from gated.wire.rows import of_document, of_subject
 
 log = structlog.get_logger()
 
@@ -43,7 +45,8 @@ class Outlets:
         self._writer, self._facts = writer, facts
         self._heard = heard
         self._ticket: int | None = None
-        self._subjects: dict[int, int] = {}
+        self._whose: dict[int, tuple[Parts, ...]] = {}
+        """Person and document of a recorded ticket, as far as they are known."""
 
     def dispatch(self, command: Command, now: Now) -> None:
         """Have it done. A command that nothing here knows is a bug of ours."""
@@ -61,7 +64,7 @@ class Outlets:
                 none = Check.NOT_SUPPORTED
                 self._emit(ev.ChipRead(ticket, ask, none, none, none))
             case cmd.LookUp():
-                self._look_up.look_up(command)
+                self._look_up.look_up(command, now.utc)
             case cmd.ReadFlags():
                 self._look_up.read_flags(command)
             case cmd.Watch(ticket, side):
@@ -83,7 +86,7 @@ class Outlets:
                 self._look_up.forget(ticket)
                 self._matcher.forget(ticket)
                 self._fingers.forget(ticket)
-                self._subjects.pop(ticket, None)
+                self._whose.pop(ticket, None)
                 self._ticket = None
             case cmd.Alarm() | cmd.CallOfficer() | cmd.Answer():
                 fact = self._facts.of(command, self._ticket)
@@ -93,8 +96,10 @@ class Outlets:
 
     def _record(self, command: cmd.Record, now: Now) -> None:
         self._ticket = command.ticket
-        if command.evidence.traveller is not None:
-            self._subjects[command.ticket] = command.evidence.traveller.subject
+        traveller, document = command.evidence.traveller, command.evidence.document
+        person = () if traveller is None else (of_subject(traveller.subject),)
+        shown = () if document is None else (of_document(document.issuer, document.number),)
+        self._whose[command.ticket] = (*person, *shown)
         # A grant that could not be made durable was not given: it is not written later. A referral was, and is.
         keep = command.verdict.decision is not Decision.GRANT
         fact = self._facts.of(command, command.ticket)
@@ -102,10 +107,10 @@ class Outlets:
         self._writer.add(Job(now.utc, fact, answer=(command.ticket, command.ask), keep=keep, note=side))
 
     def _settle(self, command: cmd.Settle, now: Now) -> None:
-        subject = self._subjects.get(command.ticket)
+        whose = self._whose.get(command.ticket)
         crossing = None
-        if command.outcome is Outcome.CROSSED and subject is not None:
-            crossing = (command.direction, ("subject", str(subject)))
+        if command.outcome is Outcome.CROSSED and whose:
+            crossing = Crossing(command.direction, now.utc, whose)
         self._writer.add(Job(now.utc, self._facts.of(command, command.ticket), crossing=crossing))
 
     def tell(self, fact: Fact, now: Now) -> None:

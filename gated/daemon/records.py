@@ -121,4 +121,5 @@ def _holder(document: Document | None, traveller: Traveller | None, evidence: Ev
         flags=(traveller.flags if traveller else frozenset()) | evidence.flags,
         document_flags=evidence.document_flags,
         permits=tuple(permit.kind for permit in traveller.permits) if traveller else (),
+        expected=traveller is not None and traveller.expected,
     )

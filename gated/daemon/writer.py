@@ -13,16 +13,18 @@ from typing import NoReturn
 import structlog
 
 from drivers.base import Emit
+from gated.daemon.cachememory import Memory
 from gated.daemon.workers import Workers
 from gated.lane.commands import Command
 from gated.lane.events import Device, DeviceLost, DeviceReady, Event, NotRecorded, Now, Recorded
-from gated.store.crossings import Crossings
+from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
 from gated.store.outbox import Outbox, OutboxFull
 from gated.store.sql import StoreError
 from gated.wire.codec import WireError
 from gated.wire.facts import CROSSING, Fact, TicketSettled, VerdictReached
+from gated.wire.rows import PEOPLE
 
 log = structlog.get_logger()
 
@@ -47,8 +49,8 @@ class Job:
     note: tuple[str, str] | None = None
     ticket: int | None = None
     """A ticket that is open from now on."""
-    crossing: tuple[str, tuple[str, ...]] | None = field(default=None, repr=False)
-    """Direction, and whose."""
+    crossing: Crossing | None = field(default=None, repr=False)
+    """What the fact says of a person and their document; its time is the record's."""
 
     @property
     def news(self) -> bool:
@@ -63,7 +65,12 @@ class Kept:
 
     journal_days: int
     journal_rows_max: int
-    crossings_days: int = 2
+    crossings_days: int = 30
+    """Before the time up to which the lane has heard from HQ: so long a record may wait in the outbox, and HQ with the
+    row that counts it. While the lane is offline that time stands still and nothing is forgotten, or a permit's
+    entries would come back; where the policy lets a category pass by any cache, `crossings_rows_max` is the end."""
+    crossings_rows_max: int = 200_000
+    """Two rows a crossing: 3,333 a day for 30 days. Beyond that the oldest go."""
 
 
 class Writer:
@@ -104,6 +111,8 @@ class Writer:
 
     def add(self, job: Job) -> None:
         """Have a job done; a fact goes to the disk at once."""
+        if job.crossing is not None:
+            self.crossings.await_disk(job.crossing)
         self._waiting.append(job)
         self._bound()
         self._urgent.set()
@@ -167,6 +176,8 @@ class Writer:
                 continue
             if isinstance(job.fact, TicketSettled):
                 self._ended = max(self._ended, job.fact.ticket)
+            if job.crossing is not None:
+                self.crossings.written(job.crossing)
             if job.answer is not None:
                 self._room = True
                 self._emit(Recorded(*job.answer))
@@ -219,7 +230,7 @@ class Writer:
         if fact is not None:
             self.outbox.append(fact, job.utc)
         if job.crossing is not None:
-            self.crossings.add(job.crossing[0], job.utc, *job.crossing[1])
+            self.crossings.add(job.crossing)
 
     async def _trim(self) -> None:
         try:
@@ -242,7 +253,9 @@ class Writer:
             if row is not None:
                 utc = datetime.fromisoformat(row[0])
                 self.journal.trim(utc, self._kept.journal_days, self._kept.journal_rows_max)
-                self.crossings.forget(utc - timedelta(days=self._kept.crossings_days))
+                heard = min(utc, Memory(self.db.note(f"cache_{PEOPLE}") or "").as_of or utc)
+                kept = self._kept
+                self.crossings.forget(heard - timedelta(days=kept.crossings_days), kept.crossings_rows_max)
         return freed
 
     def close(self) -> None:

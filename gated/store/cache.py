@@ -8,7 +8,7 @@ that the file is what HQ published is for the audit against HQ's table to show (
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,6 +144,11 @@ class Enrolments:
     def by_person(self, personal_number: str) -> PersonRow | None:
         """The person with this personal number (E9)."""
         return self._person(rows.of_personal_number(personal_number))
+
+    def expected_on(self, issuer: str, number: str) -> date | None:
+        """The day for which advance passenger information names this document (W9)."""
+        link = self.people.row(DocumentRow, *rows.of_document(issuer, number))
+        return None if link is None else link.expected_on
 
     def flags(self, subject: int) -> frozenset[str]:
         """Control flags of this person, as they stand now."""

@@ -77,6 +77,8 @@ class Holder:
     """What the lane knew of the document (W8)."""
     permits: tuple[str, ...] = personal((), limit=64)
     """Kinds of the permits that the lane saw (O1, O2, O3, O5, O9)."""
+    expected: bool = added(False, is_personal=True)
+    """Advance passenger information named this document for this day (W9)."""
 
 
 @dataclass(frozen=True, slots=True)

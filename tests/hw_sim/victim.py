@@ -37,7 +37,7 @@ from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.shim import Arm, Shim
 from tests.hw_sim.simlane import Inline
 from tests.hw_sim.stages import LANE_KEY, MODEL, NAME, PROBES, START, Stages, number_of, probes_digest, rows_digest
-from tests.play import DOCUMENT
+from tests.play import DOCUMENT, RULES
 
 ROUNDS_MAX = 6
 """So many rounds may be needed until everything is current, once nothing fails any more."""
@@ -286,7 +286,7 @@ def lane(folder: Path, stages: Stages) -> Callable[[Say, Wait, int], None]:
 
 async def _looking(folder: Path, stages: Stages, stop: int) -> dict[str, Any]:
     events: asyncio.Queue[Event] = asyncio.Queue()
-    look_up = LookUp(folder, LANE_KEY, NAME, MODEL, Inline(RecordedFaces(1)), events.put_nowait)
+    look_up = LookUp(folder, LANE_KEY, NAME, MODEL, Inline(RecordedFaces(1)), events.put_nowait, rules=lambda: RULES)
     running = asyncio.create_task(look_up.run())
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_reader(stop, stopped.set)
@@ -295,7 +295,7 @@ async def _looking(folder: Path, stages: Stages, stop: int) -> dict[str, Any]:
         ticket += 1
         subject = dice.choice(PROBES)
         document = replace(DOCUMENT, number=number_of(subject))
-        look_up.look_up(cmd.LookUp(ticket, 1, document))
+        look_up.look_up(cmd.LookUp(ticket, 1, document), utc())
         answer = await events.get()
         while isinstance(answer, DeviceReady | DeviceLost):
             answer = await events.get()
