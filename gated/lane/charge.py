@@ -5,7 +5,7 @@ from gated.lane.commands import AlarmCode
 from gated.lane.core import Core, State
 from gated.lane.events import Device, Event, Now
 from gated.lane.evidence import Decision
-from gated.lane.moves import rest, turn
+from gated.lane.moves import rest
 from gated.lane.passage import Kind
 from gated.lane.settings import BOTH
 from gated.lane.trouble import stopped_look_again
@@ -36,12 +36,12 @@ def set_direction(lane: Core, event: ev.SetDirection, now: Now) -> None:
         return
     lane.ordered_way = None if event.direction == "schedule" else event.direction
     lane.answer(event.order, True)
-    turn(lane, event, now)
+    lane.turn(now)
 
 
 def policy_ready(lane: Core, event: ev.PolicyReady, now: Now) -> None:
     lane.adopt(event.version)
-    turn(lane, event, now)
+    lane.turn(now)
 
 
 def reset(lane: Core, event: ev.Reset, now: Now) -> None:

@@ -1,6 +1,7 @@
 """The lane without its decisions: states, times, and the verbs that handlers are made of. No I/O, no clock."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -83,6 +84,10 @@ SIGNS: dict[State, PromptCode] = {
 }
 
 
+TURN_S_MIN = 1.0
+"""A schedule is not looked at more often, however the wall clock runs."""
+
+
 OUTSIDE = frozenset({State.IDLE, State.CHECKING, State.REFUSED, State.ADMITTING, State.CLOSED, State.AFTER_FIRE})
 """The passenger who is spoken to stands in front of the lane."""
 
@@ -132,7 +137,11 @@ class Core:
         """The next passenger's document, laid down while this one was served, and when."""
         self._offered: dict[str, Rules] = {}
         self._next_rules: Rules | None = None
-        self._shift_mono: float | None = None
+        self.way = ways.direction
+        """entry, exit or both: who is served now."""
+        self.turns: tuple[datetime, str] | None = None
+        """When (UTC) the schedule changes the way, and to which; None: it does not, or a person set it."""
+        self._turn_mono: float | None = None
         self._next_ticket = 1
         self._asked = 0
         self._due: float | None = None
@@ -149,14 +158,23 @@ class Core:
     @property
     def deadline(self) -> float | None:
         """Monotonic second at which the lane wants `Deadline`, or None."""
-        return min((due for due in (self._due, self._stay_due(), self._shift_due()) if due is not None), default=None)
+        return min((due for due in (self._state_due(), self._turn_mono) if due is not None), default=None)
+
+    def _state_due(self) -> float | None:
+        return min((due for due in (self._due, self._stay_due()) if due is not None), default=None)
 
     def _stay_due(self) -> float | None:
         since = self.gate.inside_since
         return since + self.timing.stay_s_max if self.enclosed and since is not None and self.state in STAYS else None
 
-    def _shift_due(self) -> float | None:
-        return self._shift_mono if self.state is State.IDLE else None
+    def is_overdue(self, now: Now) -> bool:
+        """Whether the present state has lasted for as long as it may."""
+        due = self._state_due()
+        return due is not None and now.mono >= due
+
+    def turns_now(self, now: Now) -> bool:
+        """Whether the schedule's next change may have come."""
+        return self._turn_mono is not None and now.mono >= self._turn_mono
 
     def stayed_too_long(self, now: Now) -> bool:
         """Whether somebody has been inside for longer than anybody may be."""
@@ -198,9 +216,9 @@ class Core:
         """Tell the passenger what the present state has to say."""
         if self.state is State.FINGERING:
             self.say(cmd.Prompt(PromptCode(f"place_{self.guest.finger}")))
-        elif self.state is State.IDLE:
+        elif self.state in SIGNS and self.state in OUTSIDE and self.passage is None:
             for door in self.entries():
-                self.say(cmd.Prompt(SIGNS[State.IDLE if door in self.serving else State.CLOSED], door))
+                self.say(cmd.Prompt(SIGNS[self.state if door in self.serving else State.CLOSED], door))
         elif self.state in SIGNS:
             self.say(cmd.Prompt(SIGNS[self.state], self._side()))
 
@@ -210,12 +228,25 @@ class Core:
             self._light(door, Light.GREEN if self.state is State.IDLE and door in self.serving else Light.RED)
 
     def turn(self, now: Now) -> None:
-        """Serve the sides that schedule and orders say, and know when the next shift starts (L7)."""
-        zone = self.rules.zone
-        way = self.ordered_way or self.ways.at(now.utc, zone)
-        self.serving = tuple(door for door in self.entries() if way in (BOTH, self.ways.of(door)))
-        wait_s = self.ways.next_s(now.utc, zone) if self.ordered_way is None else None
-        self._shift_mono = None if wait_s is None else now.mono + wait_s
+        """Serve the sides that schedule and orders say, and tell those for whom that is new (L7).
+
+        Whoever is in the lane goes on their way."""
+        zone, before = self.rules.zone, self.serving
+        self.way = self.ordered_way or self.ways.at(now.utc, zone)
+        self.turns = None if self.ordered_way else self.ways.next(now.utc, zone)
+        self._turn_mono = None
+        if self.turns is not None:
+            self._turn_mono = now.mono + max(TURN_S_MIN, (self.turns[0] - now.utc) / timedelta(seconds=1))
+        self.serving = tuple(door for door in self.entries() if self.way in (BOTH, self.ways.of(door)))
+        if self.serving == before:
+            return
+        if self.state is State.IDLE:
+            self.sign()
+            self.light()
+        elif self.passage is not None:
+            for door in before:
+                if door not in self.serving and door is not self._side():
+                    self.say(cmd.Prompt(PromptCode.LANE_CLOSED, door))
 
     def resume(self, state: State, due: float | None) -> None:
         """Back to a state that the passenger believes the lane never left: no sign, no light, its old deadline (L8)."""
@@ -251,9 +282,8 @@ class Core:
             self.rules, self._next_rules = self._next_rules, None
 
     def _side(self) -> Door | None:
-        if self.state not in OUTSIDE:
-            return None
-        return self.passage.near if self.passage else Door.A
+        """Where the passenger who is spoken to stands in front of the lane; None: inside."""
+        return self.passage.near if self.passage is not None and self.state in OUTSIDE else None
 
     def _light(self, side: Door, light: Light) -> None:
         if self._lights.get(side) is not light:

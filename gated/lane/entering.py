@@ -21,6 +21,7 @@ from gated.lane.moves import (
     stuck,
 )
 from gated.lane.proving import match, someone_passed_inside
+from gated.lane.settings import BOTH, WAYS
 from gated.lane.trouble import obstacle
 
 
@@ -29,7 +30,9 @@ def start(lane: Core, event: ev.Started, now: Now) -> None:
     lane.reset_needed = event.reset_needed
     lane.closed_by = "before_restart" if event.closed else None
     lane.gate.stranger_from = event.came_from
-    lane.ordered_way = event.direction
+    # What was ordered before somebody made it a one-way lane, or by another release, would serve nobody for ever.
+    lane.ordered_way = event.direction if event.direction in WAYS and lane.ways.direction == BOTH else None
+    lane.turn(now)
     for ticket in event.unsettled:
         lane.alarm(AlarmCode.UNSETTLED, str(ticket))
         near = event.came_from or Door.A
@@ -41,10 +44,12 @@ def start(lane: Core, event: ev.Started, now: Now) -> None:
 
 def busy(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
     """A second document while one passenger is served; the same one, read twice, is nothing."""
-    if lane.passage is None or event.document != lane.passage.document:
-        lane.say(cmd.Prompt(PromptCode.ONE_AT_A_TIME, event.side))
-        if lane.passage is not None:
-            lane.waiting = event, now.mono
+    if lane.passage is None:
+        lane.say(cmd.Prompt(PromptCode.LANE_CLOSED, event.side))
+    elif event.document != lane.passage.document:
+        served = event.side in lane.serving
+        lane.say(cmd.Prompt(PromptCode.ONE_AT_A_TIME if served else PromptCode.LANE_CLOSED, event.side))
+        lane.waiting = (event, now.mono) if served else lane.waiting
 
 
 def removed(lane: Core, event: ev.DocumentRemoved, now: Now) -> None:
@@ -54,7 +59,8 @@ def removed(lane: Core, event: ev.DocumentRemoved, now: Now) -> None:
 
 
 def unreadable(lane: Core, event: ev.DocumentUnreadable, now: Now) -> None:
-    lane.say(cmd.Prompt(PromptCode.DOCUMENT_UNREADABLE, event.side))
+    served = event.side in lane.serving
+    lane.say(cmd.Prompt(PromptCode.DOCUMENT_UNREADABLE if served else PromptCode.LANE_CLOSED, event.side))
     lane.alarm(AlarmCode.DOCUMENT_MISREAD, event.why)
 
 

@@ -89,7 +89,6 @@ ROWS: dict[State, dict[type[Event], Handler]] = {
     },
     State.IDLE: {
         **_RESTING,
-        ev.Deadline: moves.turn,
         ev.DocumentPresented: moves.present,
         ev.DocumentUnreadable: entering.unreadable,
     },
@@ -258,7 +257,10 @@ class Lane(Core):
             if not unwritten or Device.STORE in self.gate.lost:
                 return ()
             event = ev.DeviceReady(Device.STORE)  # an answer that nobody waits for any more, but the disk writes again
-        TABLE[self.state][type(event)](self, event, now)
+        if self.turns_now(now):
+            self.turn(now)
+        if type(event) is not ev.Deadline or self.is_overdue(now):
+            TABLE[self.state][type(event)](self, event, now)
         out, self._out = tuple(self._out), []
         return out
 

@@ -42,6 +42,7 @@ def _take_up(lane: Core, now: Now) -> None:
 
 def present(lane: Core, event: ev.DocumentPresented, now: Now) -> None:
     """A passenger begins: chip, look-up and camera start together."""
+    lane.turn(now)
     if event.side not in lane.serving:
         lane.say(cmd.Prompt(PromptCode.LANE_CLOSED, event.side))
         return
@@ -64,15 +65,6 @@ def let_out_stranger(lane: Core, now: Now) -> None:
 
 def record_release(lane: Core) -> None:
     lane.record(lane.verdict(Decision.RELEASE, "stranger_inside"))
-
-
-def turn(lane: Core, _: Event, now: Now) -> None:
-    """Another side may be served from now on."""
-    before = lane.serving
-    lane.turn(now)
-    if lane.state is State.IDLE and lane.serving != before:
-        lane.sign()
-        lane.light()
 
 
 def look_again(lane: Core, _: Event, now: Now) -> None:

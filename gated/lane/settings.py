@@ -1,10 +1,9 @@
 """What configuration tells the lane: shape and times. No I/O, no clock."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from datetime import datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from enum import Enum
-from itertools import pairwise
+from itertools import pairwise, product
 
 from gated.lane.events import Door
 from gated.lane.rules import DIRECTIONS, ENTRY, EXIT
@@ -80,6 +79,8 @@ class Timing:
 
 BOTH = "both"
 WAYS = (*DIRECTIONS, BOTH)
+DAYS_ROUND = 2
+"""So many days before and after hold the shift that holds now, and the next: countries have left out a whole day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +123,27 @@ class Ways:
 
     def at(self, utc: datetime, zone: tzinfo) -> str:
         """The way at this moment, by the schedule."""
+        return self._around(utc, zone)[0]
+
+    def next(self, utc: datetime, zone: tzinfo) -> tuple[datetime, str] | None:
+        """When the schedule changes the way (UTC), and to which; None: it never does."""
+        way, later = self._around(utc, zone)
+        return next(((start, other) for start, other in later if other != way), None)
+
+    def _around(self, utc: datetime, zone: tzinfo) -> tuple[str, list[tuple[datetime, str]]]:
+        """The way at this moment, and each shift that starts in the days after it.
+
+        A time of day that the clocks repeat counts the first time. One that they leave out is put off by as much as
+        they leave out; a shift that the next one of its day overtakes then does not happen."""
+        later: list[tuple[datetime, str]] = []
         if not self.shifts:
-            return self.direction
-        here = utc.astimezone(zone).time()
-        return next((shift.way for shift in reversed(self.shifts) if shift.start <= here), self.shifts[-1].way)
-
-    def next_s(self, utc: datetime, zone: tzinfo) -> float | None:
-        """Seconds until the next shift starts; None: there is none."""
-        return min(_waits(self.shifts, utc.astimezone(zone)), default=None)
-
-
-def _waits(shifts: tuple[Shift, ...], here: datetime) -> Iterator[float]:
-    for shift in shifts:
-        start = here.replace(hour=shift.start.hour, minute=shift.start.minute, second=shift.start.second, microsecond=0)
-        wait_s = (start - here) / timedelta(seconds=1)
-        yield wait_s if wait_s > 0 else wait_s + 86_400
+            return self.direction, later
+        today = utc.astimezone(zone).date()
+        days = (today + timedelta(days=n) for n in range(DAYS_ROUND, -DAYS_ROUND - 1, -1))
+        for day, shift in product(days, self.shifts[::-1]):
+            start = datetime.combine(day, shift.start, zone).astimezone(UTC)
+            if start <= utc:
+                return shift.way, later
+            if not later or start < later[0][0]:
+                later.insert(0, (start, shift.way))
+        raise AssertionError(f"of {DAYS_ROUND} days ago every shift has started")

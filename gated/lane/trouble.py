@@ -5,7 +5,7 @@ from gated.lane.commands import AlarmCode, Outcome
 from gated.lane.core import UNDECIDED, Core, State
 from gated.lane.events import Device, Event, Now
 from gated.lane.gate import Severity
-from gated.lane.moves import clear, finish, from_far, record_referral, refer, refuse, rest, send_back, turn
+from gated.lane.moves import clear, finish, from_far, record_referral, refer, refuse, rest, send_back
 from gated.lane.passage import Kind
 
 
@@ -146,7 +146,7 @@ def clock_stepped(lane: Core, event: ev.ClockStepped, now: Now) -> None:
     lane.alarm(AlarmCode.CLOCK_STEPPED, f"{event.step_s:.1f}")
     if lane.passage is not None:
         lane.note(clock_trusted=False)
-    turn(lane, event, now)
+    lane.turn(now)
 
 
 def obstacle(lane: Core, event: ev.ObstacleHit, now: Now) -> None:
