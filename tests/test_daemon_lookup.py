@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,6 +23,7 @@ from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane.events import (
     CacheStand,
+    Crossed,
     Device,
     DeviceLost,
     DeviceReady,
@@ -30,15 +32,29 @@ from gated.lane.events import (
     LookUpFailed,
     NoRecord,
     RecordFound,
+    Traveller,
 )
+from gated.lane.rules import Category
 from gated.store.cache import Enrolments
 from gated.store.cachefile import CacheFile, path_of
-from gated.wire.rows import CONTROL, PARTITIONS, PEOPLE, FingerRow, PermitRow, PersonRow
+from gated.store.crossings import Crossing, Crossings
+from gated.store.db import LaneDb
+from gated.wire.rows import (
+    CONTROL,
+    PARTITIONS,
+    PEOPLE,
+    CrossingRow,
+    FingerRow,
+    PermitRow,
+    PersonRow,
+    of_document,
+    of_subject,
+)
 from tests.hw_sim import virtual
 from tests.hw_sim.cachefiles import CacheFiles
 from tests.hw_sim.faces import RecordedFaces
 from tests.hw_sim.simlane import Inline, sim_folder
-from tests.play import DOCUMENT, OTHER, RULES
+from tests.play import DOCUMENT, OTHER, RULES, rules
 from tests.test_daemon_matcher import leads_to
 
 KEY = bytes(range(32))
@@ -398,6 +414,192 @@ def test_a_failure_while_it_is_opened_again_is_not_overseen(rig: Rig) -> None:
         assert len(rig.answers()) == 20, "each question is answered once"
 
     rig.play(scenario)
+
+
+# -- history ---------------------------------------------------------------------------------------------------------
+
+VISITOR = rules({"visitor": Category(entry_permits=frozenset({"entry_permit"}))}, zone=ZoneInfo("Asia/Taipei"))
+PASSPORT, CARD = of_document("TWN", DOCUMENT.number), of_document("TWN", OTHER.number)
+
+
+def at(hours: float) -> datetime:
+    return BUILT + timedelta(hours=hours)
+
+
+def own(direction: str, hours: float, *whose: tuple[str, ...]) -> Crossing:
+    return Crossing(direction, at(hours), whose)
+
+
+def counted(direction: str, hours: float, document: Document = DOCUMENT) -> CrossingRow:
+    return CrossingRow(direction, at(hours), document.issuer, document.number)
+
+
+@dataclass
+class HistoryRig(Rig):
+    """And the lane's own crossings, in a real lane.db."""
+
+    row: PersonRow = field(
+        default_factory=lambda: PersonRow(
+            7,
+            "visitor",
+            date(1990, 1, 1),
+            "F",
+            FACE,
+            MODEL,
+            permits=(PermitRow("entry_permit", date(2026, 3, 1), date(2026, 5, 31), 2),),
+        )
+    )
+
+    def __post_init__(self) -> None:
+        with CacheFiles(self.folder, KEY, NAME, built=BUILT) as cache:
+            cache.put_person(self.row)
+            cache.put_document("TWN", DOCUMENT.number, 7)
+            cache.put_document("TWN", OTHER.number, 7)
+        self.db = LaneDb(self.folder / "lane.db")
+        self.crossings = Crossings(self.db, KEY)
+        super().__post_init__()
+
+    def made(self, key: bytes = KEY, workers: Workers | None = None, **how: Any) -> LookUp:
+        return LookUp(
+            self.folder,
+            key,
+            NAME,
+            MODEL,
+            workers or self.workers,
+            self.events.append,
+            rules=lambda: VISITOR,
+            crossings=self.crossings,
+            **how,
+        )
+
+    def write(self, *crossings: Crossing) -> None:
+        with self.db.transaction():
+            for each in crossings:
+                self.crossings.add(each)
+
+    def publish(self, row: PersonRow) -> None:
+        with CacheFiles.changing(self.folder, KEY, NAME) as cache:
+            cache.put_person(row)
+
+    async def found(self, document: Document = DOCUMENT, utc: datetime = BUILT) -> Traveller:
+        self.events.clear()
+        self.find(document, utc=utc)
+        await asyncio.sleep(0.1)
+        [answer] = self.answers()
+        assert isinstance(answer, RecordFound), answer
+        return answer.traveller
+
+    def play(self, scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        super().play(scenario)
+        self.db.close()
+
+
+def test_all_that_hqs_row_says_reaches_the_lane(folder: Path) -> None:
+    """W2, E6, E7, O7: and nothing is taken off for what HQ has counted itself."""
+    rig = HistoryRig(folder)
+    crossings = (counted("entry", -9), counted("exit", -8, OTHER), counted("entry", -7, OTHER), counted("exit", -6))
+    days: dict[str, Any] = {
+        "enrolled_on": date(2026, 1, 5),
+        "received_on": date(2026, 1, 9),
+        "usable_from": date(2026, 1, 12),
+    }
+    rig.publish(replace(rig.row, origin="office", height_cm=133, crossings=crossings, **days))
+
+    async def scenario() -> None:
+        for document in (DOCUMENT, OTHER):
+            this = document is DOCUMENT
+            traveller = await rig.found(document)
+            assert (traveller.origin, traveller.height_cm) == ("office", 133)
+            assert {name: getattr(traveller, name) for name in days} == days
+            assert traveller.entered == Crossed(at(-7), not this)
+            assert traveller.left == Crossed(at(-6), this)
+            assert [each.entries_left for each in traveller.permits] == [2]
+
+    rig.play(scenario)
+
+
+def test_a_document_that_is_announced_for_the_day_is_expected(folder: Path) -> None:
+    """W9: the day begins in Taipei, where it is eight hours later."""
+    rig = HistoryRig(folder)
+    with CacheFiles.changing(folder, KEY, NAME) as cache:
+        cache.put_document("TWN", DOCUMENT.number, 7, date(2026, 3, 3))
+
+    async def scenario() -> None:
+        assert not (await rig.found(utc=datetime(2026, 3, 2, 15, 59, tzinfo=UTC))).expected
+        assert (await rig.found(utc=datetime(2026, 3, 2, 16, 0, tzinfo=UTC))).expected
+        assert not (await rig.found(OTHER, datetime(2026, 3, 2, 16, 0, tzinfo=UTC))).expected
+
+    rig.play(scenario)
+
+
+def test_own_crossings_count_until_hq_has_counted_them_and_not_twice(folder: Path) -> None:
+    rig = HistoryRig(folder)
+    permit = rig.row.permits[0]
+
+    async def scenario() -> None:
+        nobody = await rig.found()
+        assert (nobody.entered, nobody.left, nobody.permits[0].entries_left) == (None, None, 2)
+        rig.write(own("entry", 1, of_subject(7), PASSPORT), own("exit", 2, of_subject(7), CARD))
+        before = await rig.found()
+        assert (before.entered, before.left) == (Crossed(at(1), True), Crossed(at(2), False))
+        assert before.permits[0].entries_left == 1
+        rows = (counted("entry", 1), counted("exit", 2, OTHER))
+        rig.publish(replace(rig.row, permits=(replace(permit, entries_left=1),), crossings=rows))
+        assert await rig.found() == before
+        rig.write(own("entry", 3, of_subject(7), PASSPORT))
+        after = await rig.found(OTHER)
+        assert after.entered == Crossed(at(3), False)
+        assert after.permits[0].entries_left == 0
+
+    rig.play(scenario)
+
+
+def test_of_somebody_whom_the_cache_did_not_know_the_document_is_remembered(folder: Path) -> None:
+    """An officer let them in; then HQ enrols them."""
+    rig = HistoryRig(folder)
+
+    async def scenario() -> None:
+        rig.write(own("entry", 1, PASSPORT))
+        by_passport, by_card = await rig.found(), await rig.found(OTHER)
+        assert (by_passport.entered, by_passport.permits[0].entries_left) == (Crossed(at(1)), 1)
+        assert (by_card.entered, by_card.permits[0].entries_left) == (None, 2)
+
+    rig.play(scenario)
+
+
+def test_what_is_not_on_the_disk_yet_counts_once(folder: Path) -> None:
+    rig = HistoryRig(folder)
+    crossing = own("entry", 1, of_subject(7), PASSPORT)
+
+    async def scenario() -> None:
+        rig.crossings.await_disk(crossing)
+        waiting = await rig.found()
+        assert (waiting.entered, waiting.permits[0].entries_left) == (Crossed(at(1)), 1)
+        rig.write(crossing)
+        assert await rig.found() == waiting
+        rig.crossings.written(crossing)
+        assert await rig.found() == waiting
+
+    rig.play(scenario)
+
+
+def test_crossings_that_cannot_be_read_are_no_guess(folder: Path) -> None:
+    """It is not the cache that is lost, and nothing is held of whoever asked."""
+    rig = HistoryRig(folder)
+
+    async def scenario() -> None:
+        rig.workers.refuse = True
+        rig.find()
+        await asyncio.sleep(0.1)
+        assert rig.answers() == [LookUpFailed(1, 1, "history_unread")]
+        assert rig.device() == ["ready"]
+        with pytest.raises(KeyError):
+            rig.look_up.template_of(7)
+        rig.workers.refuse = False
+        assert (await rig.found()).subject == 7
+
+    rig.play(scenario)
+    assert [each["why"] for each in rig.logs if each["log_level"] == "error"] == ["disk_full"]
 
 
 # -- what is held -----------------------------------------------------------------------------------------------------
