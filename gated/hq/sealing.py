@@ -115,6 +115,10 @@ def person_row(person: Person) -> PersonRow:
         permits=tuple(PermitRow(p.kind, p.start, p.end, p.entries_left) for p in person.permits),
         usable_from=person.usable_from,
         enrolled_on=person.enrolled_on,
+        origin=person.origin,
+        received_on=person.received_on,
+        height_cm=person.height_cm,
+        crossings=person.crossings,
     )
 
 
@@ -126,31 +130,60 @@ def links(person: Person) -> list[tuple[str, ...]]:
     return found
 
 
+def _link_rows(draft: Draft, register: Register, subject: int) -> dict[bytes, DocumentRow]:
+    """What is to lead to a person, at its places. Somebody who was deleted: nothing. Raises `RegisterFault`."""
+    person, place_of = register.find(subject), draft.sealer.rows.place
+    if person is None:
+        return {}
+    found = {place_of(*parts): DocumentRow(subject) for parts in links(person)}
+    for paper in person.papers:
+        if (day := register.expected_on(paper)) is not None:
+            found[place_of(*of_document(paper.issuer, paper.number))] = DocumentRow(subject, day)
+    return found
+
+
 def seal_people(draft: Draft, register: Register, whats: Iterable[int | bytes]) -> None:
-    """The rows of these people as the register has them (documents, being nobody, are passed over). What leads to two
-    people leads to nobody. Who cannot be sealed keeps the rows they have, and waits."""
-    partition, place_of = draft.partition, draft.sealer.rows.place
-    moved: set[bytes] = set()
+    """The rows of these people as the register has them (documents, being nobody, are passed over); nothing is left of
+    who was deleted. What leads to two people leads to nobody. Who cannot be sealed keeps the rows they have, and
+    waits."""
+    partition = draft.partition
+    rows: dict[int, dict[bytes, DocumentRow]] = {}
+    touched: set[bytes] = set()
     for subject in whats:
         if not isinstance(subject, int):
             continue
+        at = draft.sealer.rows.place(*of_subject(subject))
         try:
-            person = register.person(subject)
-            draft.put(place_of(*of_subject(subject)), person_row(person))
+            person = register.find(subject)
+            wanted = _link_rows(draft, register, subject)
+            if person is None:
+                draft.take(at)
+            else:
+                draft.put(at, person_row(person))
         except (RegisterFault, NotSealed) as bad:
             partition.wait(subject, UNREADABLE if isinstance(bad, RegisterFault) else TOO_LONG)
             continue
-        wanted = {place_of(*parts) for parts in links(person)}
         known = partition.links_of(subject)
-        if wanted != known:
-            partition.own(subject, wanted - known, known - wanted)
-            moved |= wanted ^ known
-    for place in moved:
-        owners = partition.owners_of(place)
-        if len(owners) == 1:
-            draft.put(place, DocumentRow(owners[0]))
-        else:
-            draft.take(place)
+        if wanted.keys() != known:
+            partition.own(subject, wanted.keys() - known, known - wanted.keys())
+        rows[subject] = wanted
+        touched |= wanted.keys() | known
+    for place in touched:
+        _put_link(draft, register, place, rows)
+
+
+def _put_link(draft: Draft, register: Register, place: bytes, rows: dict[int, dict[bytes, DocumentRow]]) -> None:
+    """`rows`: of the people that were looked at already."""
+    owners = draft.partition.owners_of(place)
+    if len(owners) != 1:
+        draft.take(place)
+        return
+    [owner] = owners
+    try:
+        found = rows.get(owner) or _link_rows(draft, register, owner)
+    except RegisterFault:  # of somebody else's row, which waits for itself
+        found = {}
+    draft.put(place, found.get(place, DocumentRow(owner)))
 
 
 # -- control -------------------------------------------------------------------------------------------------------
@@ -161,7 +194,8 @@ Slots = Callable[[int], tuple[str, ...]]
 
 def _wanted(register: Register, what: int | bytes) -> tuple[Slots, frozenset[str]]:
     if isinstance(what, int):
-        flags = register.person(what).flags
+        person = register.find(what)
+        flags = person.flags if person is not None else frozenset[str]()
         return lambda slot: of_flags(what, slot), flags
     status: PaperStatus = register.status(what)
     paper = status.paper

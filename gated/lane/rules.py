@@ -177,12 +177,17 @@ class Origin:
     """Working days from the day on which the passport was received (E7); None: at once."""
     bound_within_days: int | None = None
     """The enrolment lapses where no passport was received within so many days (E6); None: it needs none."""
+    age_years_min: int | None = None
+    """How old somebody must be to be enrolled there (E2); None: of any age. Of use at a lane `Size` speaks."""
+    height_cm_min: int | None = None
+    """And how tall, as they say (E2)."""
 
     def __post_init__(self) -> None:
-        for name in ("usable_after_workdays", "bound_within_days"):
+        most = {"usable_after_workdays": 366, "bound_within_days": 366, "age_years_min": 120, "height_cm_min": 250}
+        for name, highest in most.items():
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 366:
-                raise ValueError(f"{name} is 0 to 366, not {value}")
+            if value is not None and not 0 <= value <= highest:
+                raise ValueError(f"{name} is 0 to {highest}, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
