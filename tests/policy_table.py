@@ -5,10 +5,10 @@ What is right is said here and nowhere computed: from the requirements' pages, n
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from typing import Any
 
-from gated.lane.specimen import Pass, Specimen
+from gated.lane.specimen import NOON, Pass, Specimen
 
 PASS = "pass"
 DAY = date(2026, 11, 20)
@@ -111,6 +111,8 @@ class Row(Specimen):
     """At a lane whose threshold nobody's face reaches, and everybody's own reaches the weak one."""
     law: str = ""
     """One of `LAWS`."""
+    at: time = NOON
+    """By the clocks of the country."""
 
     @property
     def passes(self) -> bool:
@@ -315,6 +317,20 @@ def _sizes() -> Iterator[Row]:
 
 LEAPLING = date(2016, 2, 29)
 LEAP_EVE = date(2026, 2, 28)
+OVER = {"document_expires": DAY - ONE_DAY}
+
+
+def _hours() -> Iterator[Row]:
+    """The day of use is a day there: five past midnight the day before in Greenwich, ten to it not the next one."""
+    early, late = {"at": time(0, 5)}, {"at": time(23, 50)}
+    yield row("ten today, after midnight", "W2", born=DAY.replace(year=2016), **early)
+    yield row("ten tomorrow, before midnight", "W2", expect="old_enough", born=date(2016, 11, 21), **late)
+    yield row("passport until yesterday, after midnight", "W8", expect="document_in_force", **early, **OVER)
+    yield row("passport until today, before midnight", "W8", document_expires=DAY, **late)
+    leave = {"controls": ("conscript",), "permits": (Pass("military_leave", start=DAY),)}
+    yield row("a conscript's leave from today, after midnight", "W7 O2", **leave, **early)
+    leave = {"controls": ("conscript",), "permits": (Pass("military_leave", end=DAY),)}
+    yield row("a conscript's leave until today, before midnight", "W7 O2", **leave, **late)
 
 
 # -- permits (W3, W4, O1) and the stay (W6, O1) --------------------------------------------------------------------
@@ -417,8 +433,7 @@ def _visitors() -> Iterator[Row]:
     yield row("a foreigner under an exit ban", "W6 W7", who, "holder_is_not_flagged", **sought, **law)
     stolen = {"document_controls": ("stolen",), "urgency": URGENT}
     yield row("a foreigner with a stolen passport", "W6 W8", who, "document_is_not_flagged", **stolen, **law)
-    over = {"document_expires": DAY - ONE_DAY}
-    yield row("a foreigner with a passport that is over", "W6 W8", who, "document_in_force", **over, **law)
+    yield row("a foreigner with a passport that is over", "W6 W8", who, "document_in_force", **OVER, **law)
 
 
 # -- controls (W7, L8, O2, O3, O5, O9) and documents (W8) ----------------------------------------------------------
@@ -512,8 +527,7 @@ def _documents() -> Iterator[Row]:
         (DAY, True),
         (DAY + ONE_DAY, True),
     )
-    over = {"document_expires": DAY - ONE_DAY}
-    yield row("a certificate that is over", "W8 W5", "resident", "document_in_force", **over)
+    yield row("a certificate that is over", "W8 W5", "resident", "document_in_force", **OVER)
     sought = {"document_controls": ("lost",), "controls": ("wanted",), "urgency": ATTENTION}
     yield row("lost document of somebody wanted", "W8 L8", expect=flagged, **sought)
 
@@ -528,8 +542,7 @@ def _announced() -> Iterator[Row]:
     ban = {"controls": ("exit_ban",), "urgency": URGENT}
     yield row("announced, and banned", "W9 W7", expect="holder_is_not_flagged", **ban, **said)
     yield row("announced, and nine years old", "W9 W2", expect="old_enough", born=date(2016, 11, 21), **said)
-    over = {"document_expires": DAY - ONE_DAY}
-    yield row("announced, and the passport is over", "W9 W8", expect="document_in_force", **over, **said)
+    yield row("announced, and the passport is over", "W9 W8", expect="document_in_force", **OVER, **said)
 
 
 # -- enrolment (E1-E4, E6, E7, E9, L3) -----------------------------------------------------------------------------
@@ -729,6 +742,7 @@ TABLE: tuple[Row, ...] = (
     *WHO,
     *_since(),
     *_sizes(),
+    *_hours(),
     *_permits(),
     *_entries(),
     *_visitors(),

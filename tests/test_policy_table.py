@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import count, groupby
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,9 +19,9 @@ from structlog.testing import capture_logs
 from gated.biometrics.face import Threshold
 from gated.lane.policy import judge
 from gated.lane.rules import Rules
-from gated.lane.specimen import evidence_of
+from gated.lane.specimen import NOON, evidence_of
 from gated.policyfile import parse_policy
-from gated.wire.facts import VerdictReached
+from gated.wire.facts import Fact, OfficerCalled, TicketSettled, VerdictReached
 from gated.wire.rows import CrossingRow, PermitRow
 from tests.hw_sim import papers, virtual
 from tests.hw_sim.cast import Cast, Enrolment, Manner, Passenger, Truth
@@ -32,6 +32,8 @@ from tests.hw_sim.scene import Seen, SeenFace
 from tests.hw_sim.simlane import POLICY, VirtualLane, sim_folder
 from tests.policy_table import LAWS, TABLE, Row
 
+AnyFact = TypeVar("AnyFact", bound=Fact)
+
 CONCERNED = (
     *(f"W{n}" for n in range(1, 10)),
     *("E1", "E2", "E3", "E4", "E6", "E7", "E9", "E10"),
@@ -41,7 +43,6 @@ CONCERNED = (
 """What the lane decides. Of L4 (one at a time) and the rest of L no policy does: tests/test_lane_attacks.py."""
 ROWS_MIN = 150
 TAIPEI = ZoneInfo("Asia/Taipei")
-NOON = time(12)
 TOPOLOGY = {
     "songshan": Topology.SINGLE,
     "taichung": Topology.BIDIRECTIONAL,
@@ -53,6 +54,8 @@ TOPOLOGY = {
 SEED = 5
 AT_MOST = 40
 """Passengers of one lane."""
+GAP_S = (35.0, 40.0)
+"""Nobody meets anybody: whoever walks up waits for whom the lane still has, which no policy decides either."""
 FINGERS = ("right_index", "left_index", "right_thumb", "left_thumb")
 ALL_ARE_WEAK = Threshold("fmr_1e-4", 0.96, 1e-4)
 STRANGER = 10_000
@@ -120,17 +123,19 @@ class Kind:
     cache_age_s: int
     finger_reader: bool
     weak_face: bool
+    at: time
 
     @classmethod
     def of(cls, row: Row) -> "Kind":
         both = TOPOLOGY.get(row.place) is Topology.BIDIRECTIONAL
         way = "both" if both else row.direction
-        return cls(row.place, way, row.on, row.law, row.cache_age_s, row.finger_reader, row.weak_face)
+        return cls(row.place, way, row.on, row.law, row.cache_age_s, row.finger_reader, row.weak_face, row.at)
 
     def __str__(self) -> str:
         said = [self.place, self.direction, str(self.on), self.law]
         said += [f"{self.cache_age_s // 3600}h-without-hq"] if self.cache_age_s else []
         said += ["no-fingers"] * (not self.finger_reader) + ["weak-faces"] * self.weak_face
+        said += [f"{self.at:%H%M}"] if self.at != NOON else []
         return "-".join(filter(None, said))
 
 
@@ -251,9 +256,13 @@ class PolicyLane(VirtualLane):
         if happening.what is What.CROSSED and happening.inward and happening.body is not None:
             self.inside.add(happening.body.name)
 
+    def facts(self, sort: type[AnyFact]) -> list[AnyFact]:
+        """Of the records for HQ, those of one sort."""
+        return [fact for _, _, fact in self.told if isinstance(fact, sort)]
+
     def verdicts(self, number: str) -> list[VerdictReached]:
         """The policy's, of whoever showed this document."""
-        found = [fact for _, _, fact in self.told if isinstance(fact, VerdictReached) and fact.by is None]
+        found = [fact for fact in self.facts(VerdictReached) if fact.by is None and fact.holder is not None]
         return [each for each in found if each.holder is not None and each.holder.number == number]
 
 
@@ -272,10 +281,11 @@ def test_rows_through_the_whole_lane(kind: Kind, rows: tuple[Row, ...]) -> None:
             TOPOLOGY.get(kind.place, Topology.MANTRAP),
             folder,
             law=law_text(kind.law),
-            at=datetime.combine(kind.on, NOON, TAIPEI).astimezone(UTC),
+            at=datetime.combine(kind.on, kind.at, TAIPEI).astimezone(UTC),
             place=kind.place,
             direction=kind.direction,
             cache_age=timedelta(seconds=kind.cache_age_s),
+            gap_s=GAP_S,
             kind=kind,
             rows=rows,
         )
@@ -311,6 +321,19 @@ def _recorded_wrongly(lane: PolicyLane, visit: Visit, version: str) -> Iterator[
         for name, right in said.items():
             if (found := getattr(verdict, name)) != right:
                 yield f"{name} is {found}, not {right}"
+        yield from _told_wrongly(lane, row, verdict.ticket)
+
+
+def _told_wrongly(lane: PolicyLane, row: Row, ticket: int) -> Iterator[str]:
+    """The officer is called for whoever is referred, with as much urgency; the ticket ends as they went."""
+    calls = [(call.reason, call.urgency) for call in lane.facts(OfficerCalled) if call.ticket == ticket]
+    right = [] if row.passes else [(row.expect, row.urgency)]
+    if calls[:1] != right:
+        yield f"the officer was called for {calls}, not {right}"
+    ends = [end.outcome for end in lane.facts(TicketSettled) if end.ticket == ticket]
+    outcome = "crossed" if row.passes else "not_crossed"
+    if ends != [outcome]:
+        yield f"the ticket ended {ends}, not {outcome}"
 
 
 def _walked_wrongly(lane: PolicyLane, visit: Visit) -> Iterator[str]:

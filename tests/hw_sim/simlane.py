@@ -128,6 +128,8 @@ class VirtualLane:
     """entry, exit or both; "": both where there are two readers, else exit."""
     cache_age: timedelta = timedelta(0)
     """How long before that HQ last said that the cache is all there is."""
+    gap_s: tuple[float, float] = (1.0, 6.0)
+    """Between two passengers."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"lane {self.seed}")
@@ -244,6 +246,7 @@ class VirtualLane:
             today=self.at.date(),
             glass=Glass(self.sensor, lambda touching: prints.picture(touching, self.sensor.shape)),
             display=lambda: self.display,
+            gap_s=self.gap_s,
         )
         self._cache(self.world)
         self.video = MemoryVideo(self.world.view)
