@@ -23,6 +23,8 @@ class Truth(Enum):
     BANNED = "banned"
     UNDER_AGE = "under age"
     EXPIRED = "expired document"
+    UNENTITLED = "not entitled"
+    """Themselves, with their own document, and the policy says no for another reason."""
     LOST = "lost document"
     """Their own, which somebody has said is lost."""
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from gated.biometrics.face import OnnxFaceEngine
 from gated.biometrics.finger import OnnxFingerEngine
 from gated.hq.enrolment import Application, NotEnrolled, person_of, template
 from gated.hq.fingers import FingerFile, Offered
-from gated.hq.registers import Permit, Register
+from gated.hq.registers import Paper, PaperStatus, Permit, Register
 from gated.icao.fingers import Finger
 from tests.hw_sim.cast import Enrolment
 from tests.hw_sim.fingers import FingerBook
@@ -73,7 +74,20 @@ class Counter:
                 fingers={Finger(name): self._offered(enrolment.person, name, attempt) for name in enrolment.fingers},
             )
             try:
-                self._register.enrol(person_of(application, self._faces, self._plan.day, self._fingers))
+                person = person_of(application, self._faces, self._plan.day, self._fingers)
+                self._register.enrol(
+                    replace(
+                        person,
+                        origin=enrolment.origin,
+                        enrolled_on=enrolment.enrolled_on or person.enrolled_on,
+                        received_on=enrolment.received_on,
+                        height_cm=enrolment.height_cm,
+                        crossings=enrolment.crossings,
+                    )
+                )
+                if enrolment.document_flags:
+                    paper = enrolment.paper
+                    self._register.set_status(PaperStatus(Paper(paper.issuer, paper.number), enrolment.document_flags))
             except NotEnrolled:
                 if not enrolment.fingers or attempt == TRIES - 1:
                     raise

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gated.control import Client, Refused, ShowCache, Unavailable
+from tests.hw_sim import mix
 from tests.hw_sim.crew import ROOT, Crew, CrewError, free_port, mosquitto
 from tests.hw_sim.gallery import IMPOSTORS, GalleryError, Person, people
 from tests.hw_sim.glasses import READERS
@@ -72,11 +73,21 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         help="the lane's fingerprint reader (usb_image); libfprint needs Debian's gir1.2-fprint-2.0 and python3-gi",
     )
     parser.add_argument(
+        "--mix",
+        choices=[mix.TAIWAN],
+        help=f"{mix.COUNT} passengers: every category of the policy, out and in by one lane, and who may not pass; HQ's"
+        " counts beside the simulator's (8 minutes)",
+    )
+    parser.add_argument(
         "--story",
         action="store_true",
         help="then: HQ enrols, bans, lifts a ban, renews passports; seconds until the lane knows (3 minutes)",
     )
     chosen = parser.parse_args(given)
+    if chosen.mix and (chosen.story or chosen.passengers or chosen.finger_reader == "none"):
+        parser.error("--mix has a fingerprint reader and its own passengers: it goes without --story and --passengers")
+    if chosen.mix:
+        chosen.passengers = mix.COUNT
     if chosen.passengers is None:
         chosen.passengers = 2 if chosen.story else 12
     if not 0.25 <= chosen.impostors <= 0.9:
@@ -164,6 +175,7 @@ def _run(
         sockets=str(sockets),
         reader=chosen.finger_reader,
         web_port=free_port(),
+        mix=bool(chosen.mix),
     )
     everybody = people(folder)
     screen.say(f"enrolling people from {folder}")
@@ -211,6 +223,11 @@ def _processes(
     found: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
     for name, partition in cache.items():
         found |= {f"cache_{name}_rows": partition["rows"], f"cache_{name}_segments": partition["serial"]}
+    if plan.mix:
+        asked = [sys.executable, "-m", "gated.hq.cli", "statistics", "--db", database, "--key", key, "--json"]
+        found["mix"] = mix.beside(found["mix"], json.loads(crew.done("statistics", asked)))
+        found["counts_match"] = all(row["same"] for row in found["mix"])
+        found["clean"] &= found["counts_match"]
     if story is not None:
         tickets = json.loads((work / "trace.json").read_text(encoding="utf-8"))["tickets"]
         found["story"] = [judged(scene, tickets) for scene in story.scenes]

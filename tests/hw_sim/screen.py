@@ -123,8 +123,22 @@ def table(result: dict[str, Any], picture: Path) -> Group:
             shown.add_row(name.replace("_", " "), Text(f"{value:g}", style="bold red" if bad else ""))
     lines = [Text(line, style="yellow") for line in result["explanations"]]
     story = [story_table(result["story"])] if "story" in result else []
+    story += [mix_table(result["mix"])] if "mix" in result else []
     verdict = Text("clean", style="bold green") if result["clean"] else Text("NOT CLEAN", style="bold red")
     return Group(shown, *lines, *story, verdict, Text(f"timeline: {picture}"))
+
+
+def mix_table(rows: list[dict[str, Any]]) -> Table:
+    """Category by category, out and in: the simulator's counts beside HQ's."""
+    shown = Table(title="by category: in body, and in HQ's records", box=None, title_justify="left")
+    for name in ("category", "way", "came", "tickets", "granted", "referred", "went through", "by HQ", "", "why not"):
+        shown.add_column(name, justify="left" if name in ("category", "way", "", "why not") else "right")
+    for row in rows:
+        numbers = ("came", "hq_tickets", "hq_granted", "hq_referred", "crossed", "hq_crossed")
+        why = ", ".join(f"{reason} {n}" if n > 1 else reason for reason, n in row["reasons"].items())
+        same = Text("same", style="green") if row["same"] else Text("DIFFERS", style="bold red")
+        shown.add_row(row["category"], row["direction"], *(str(row[name]) for name in numbers), same, why)
+    return shown
 
 
 def story_table(scenes: list[dict[str, Any]]) -> Table:

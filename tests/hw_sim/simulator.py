@@ -30,13 +30,14 @@ from gated.store.sql import StoreError
 from gated.wire.facts import AlarmRaised, Fact, OfficerCalled, VerdictReached
 from gated.wire.orders import Action
 from gated.wire.record import Record
+from tests.hw_sim import mix
 from tests.hw_sim.cast import Manner, Passenger
 from tests.hw_sim.display import Display, Drawn
 from tests.hw_sim.gallery import Show, people
 from tests.hw_sim.gatesim import PinServer
 from tests.hw_sim.glasses import Glassware
 from tests.hw_sim.hands import Glass
-from tests.hw_sim.happenings import Happening, Kind, Topology, What
+from tests.hw_sim.happenings import Happening, Kind, What
 from tests.hw_sim.officer import NAME, Officer
 from tests.hw_sim.people import Script
 from tests.hw_sim.picture import HEIGHT, WIDTH, Canvas, Cutter
@@ -145,10 +146,13 @@ class Simulator:
         self.plan = plan = Plan.read(folder)
         self.board = PinBoard()
         self.pins = PinServer(plan.pins, self.board, INPUTS, {**REQUESTS, **LAMPS})
-        self.pty = Pty(link=folder / "passport")
-        self.reader = ElyctisReader(self.pty, random.Random(plan.seed))
+        self.ptys = {side: Pty(link=folder / name) for side, name in plan.readers.items()}
+        self.readers = {
+            side: ElyctisReader(pty, random.Random(f"{side} {plan.seed}" if plan.mix else plan.seed))
+            for side, pty in self.ptys.items()
+        }
         everybody = people(Path(plan.people))
-        made = plan.show(everybody)
+        self.made = made = plan.show(everybody)
         self._visits: dict[str, Passenger] = {}
         """Of the story, by name."""
         if plan.players:
@@ -165,9 +169,9 @@ class Simulator:
         self.display = Display(plan.control)
         self.world = World(
             plan.seed,
-            Topology.MANTRAP,
+            plan.topology,
             self.board,
-            {"a": self.reader},
+            self.readers,
             passengers=made.cast,
             now=time.time,
             gap_s=(0.3, 1.5),
@@ -192,7 +196,9 @@ class Simulator:
         if self.reader_of_fingers is None:
             return None
         book = Drawn(self.plan.seed, self.reader_of_fingers.model.size)
-        book.draw(passenger for passenger in made.cast.passengers if len(passenger.paper.lines) == 3)
+        fingered = {each.paper.number for each in made.cast.enrolments if each.fingers}
+        fingered = {p.paper.number for p in made.cast.passengers if len(p.paper.lines) == 3} & fingered
+        book.draw(passenger for passenger in made.cast.passengers if passenger.paper.number in fingered)
         return Glass(self.reader_of_fingers.sensor, book)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -202,7 +208,7 @@ class Simulator:
         if self.reader_of_fingers is not None:
             self.reader_of_fingers.start()
             self.display.start()
-        mirror = asyncio.create_task(self.reader.run())
+        mirrors = [asyncio.create_task(reader.run()) for reader in self.readers.values()]
         desk = asyncio.create_task(self._read_alarms())
         ear = asyncio.create_task(self._listen())
         try:
@@ -217,15 +223,16 @@ class Simulator:
             await stop.wait()
         finally:
             self.officer.stop()
-            for task in (mirror, desk, ear):
+            for task in (*mirrors, desk, ear):
                 task.cancel()
-            await asyncio.gather(mirror, desk, ear, return_exceptions=True)
+            await asyncio.gather(*mirrors, desk, ear, return_exceptions=True)
             if self.reader_of_fingers is not None:
                 self.display.stop()
                 await self.reader_of_fingers.stop()
             await self.camera.stop()
             await self.pins.stop()
-            self.pty.unplug()
+            for pty in self.ptys.values():
+                pty.unplug()
 
     async def _story(self) -> None:
         """Each comes when they are called, and the next one once they have left."""
@@ -249,6 +256,8 @@ class Simulator:
             "fingers_compared": sum(verdict.finger_tries for verdict in verdicts),
             "granted_with_finger": sum(v.decision == "grant" and v.fingers_matched > 0 for v in verdicts),
         }
+        if self.plan.mix:
+            result["mix"] = mix.seen(self.made, self.world.monitor)
         result["clean"] = report.clean and drained and not broken
         result["explanations"] += broken
         if not drained:

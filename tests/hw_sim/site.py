@@ -15,9 +15,11 @@ from drivers.links import Pin
 from gated.hq import keys
 from gated.hq.enrolment import NotEnrolled
 from gated.hq.registers import Register
+from tests.hw_sim import mix
 from tests.hw_sim.counter import Counter
 from tests.hw_sim.gallery import GalleryError, Person, Show, candidates, show
 from tests.hw_sim.glasses import READERS, section
+from tests.hw_sim.happenings import Topology
 from tests.hw_sim.headquarters import Office
 from tests.hw_sim.visits import NEW, Player, Role, papers
 
@@ -25,6 +27,8 @@ SITE, LANE = "demo", "lane-1"
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
 THRESHOLD = "fmr_1e-4"
 """Of the models' manifest, fixed before anybody comes; what config/lane.toml recommends."""
+PEOPLE_OF_THE_MIX = 12
+"""So many faces at most: everybody comes with several documents."""
 BEYOND_DOUBT = 0.1
 """So much a score is above the threshold of somebody who plays in the story."""
 
@@ -66,6 +70,8 @@ class Plan:
     web_port: int = 0
     players: tuple[Player, ...] = ()
     """Who plays the story, one for each role; nobody: there is none."""
+    mix: bool = False
+    """Everybody of whom the policy speaks, both ways."""
 
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=1, default=lambda role: role.value)
@@ -83,9 +89,20 @@ class Plan:
 
     def show(self, everybody: Sequence[Person]) -> Show:
         """Who comes."""
+        if self.mix:
+            return mix.show(everybody, self.known, self.seed, self.day)
         return show(
             everybody, self.known, self.seed, self.passengers, self.day, self.impostors, fingers=self.reader != "none"
         )
+
+    @property
+    def topology(self) -> Topology:
+        return Topology.BIDIRECTIONAL if self.mix else Topology.MANTRAP
+
+    @property
+    def readers(self) -> dict[str, str]:
+        """The document readers: side -> section of lane.toml, and the name of the port in the folder."""
+        return {"a": "passport", "b": "passport_b"} if self.mix else {"a": "passport"}
 
     @property
     def pins(self) -> Path:
@@ -172,7 +189,7 @@ def _at_the_counter(counter: Counter, plan: Plan, everybody: Sequence[Person], s
     known: list[int] = []
     refused = 0
     for person in candidates(everybody, plan.seed):
-        if len(known) >= max(2, plan.passengers):
+        if len(known) >= (PEOPLE_OF_THE_MIX if plan.mix else max(2, plan.passengers)):
             break
         try:
             counter.see(person)
@@ -206,12 +223,13 @@ def _lane_toml(folder: Path, plan: Plan) -> str:
     model = READERS[plan.reader]
     finger_s = hurried(model.finger_s, 4.0) if model is not None else 0.0
     fingers = f"finger_s = {finger_s}\nfingers_s = {4 * finger_s + 1.0}\n" if model is not None else ""
+    readers = "\n".join(f'[{name}]\ndriver = "elyctis"\nport = "{folder / name}"\n' for name in plan.readers.values())
     return f"""[lane]
 id = "{LANE}"
 site = "{SITE}"
 place = "demonstration"
-topology = "mantrap"
-direction = "exit"
+topology = "{plan.topology.value}"
+direction = "{"both" if plan.mix else "exit"}"
 
 [timing]
 face_s = {face_s}
@@ -220,10 +238,9 @@ refused_s = {hurried(4.0, 1.0)}
 {fingers}
 [policy]
 file = "{POLICY}"
+place = "{mix.PLACE if plan.mix else "taoyuan_t1"}"
 
-[passport]
-driver = "elyctis"
-port = "{folder / "passport"}"
+{readers}
 
 [camera]
 driver = "opencv"
