@@ -101,7 +101,7 @@ def _policy(file: TomlFile) -> Policy:
     matrix = {name: _row(file, name, row, places) for name, row in cells.items()}
     try:
         zone = ZoneInfo(found.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones
         problem = f"is {found.timezone!r}, which this machine does not know (package tzdata); it looks like Asia/Taipei"
         raise file.error(("timezone",), problem) from None
     _check_reasons(file, found.reasons)
@@ -125,8 +125,8 @@ def _policy(file: TomlFile) -> Policy:
             freshness=found.freshness,
         )
     except ValueError as wrong:
-        where = tuple(str(wrong).split(":")[0].split(".")) if ":" in str(wrong) else (str(wrong).split()[0],)
-        raise file.error(where if file.line(where) else (), str(wrong)) from None
+        option, problem = str(wrong).split(maxsplit=1)
+        raise file.error(tuple(option.rstrip(":").split(".")), problem) from None
     for number, example in enumerate(found.examples, 1):
         _check_example(file, rules, number, example)
     return Policy(rules, found.examples)

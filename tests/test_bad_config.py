@@ -252,7 +252,7 @@ CASES = {
     ),
     "policy in which no finger replaces a face": Case(
         policy("fingers_alone = 2", "fingers_alone = 0"),
-        ("fingers_alone is 1 to 10, not 0",),
+        ("[fingers_alone]: is 1 to 10, not 0",),
         "fingers_alone",
         "policy.toml",
     ),

@@ -192,7 +192,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One version of the policy. Raises `ValueError`, which names the option, where it is not whole."""
+    """One version of the policy. Raises `ValueError`, whose first word is the option, where it is not whole."""
 
     version: str
     """The name that every record carries."""
@@ -256,7 +256,7 @@ def _problems(rules: Rules) -> Iterator[str]:
     yield from _unknown(rules)
     for (one, first), (other, second) in combinations(rules.documents.items(), 2):
         if first.overlaps(second):
-            yield f"documents: one document could be both {one} and {other}"
+            yield f"documents.{other}: one document could be of this kind and {one}: give them other codes or issuers"
 
 
 def _forms(rules: Rules) -> Iterator[str]:
@@ -274,23 +274,23 @@ def _forms(rules: Rules) -> Iterator[str]:
     if any(first >= second for first, second in pairwise(days)):
         yield "sizes contradict each other: they are in the order of their days, one a day"
     if not rules.categories:
-        yield "a policy without categories lets nobody pass"
+        yield "categories is empty: nobody would pass"
 
 
 def _gaps(rules: Rules) -> Iterator[str]:
     """Every category says of every kind of document where it counts, also that it counts nowhere."""
     for category, kind in product(rules.categories, rules.documents):
         if kind not in rules.matrix.get(category, {}):
-            yield f"matrix has a gap: {category} says nothing of {kind}; say where it may be used, or nowhere"
+            yield f"matrix.{category} has a gap: it says nothing of {kind}; say where it may be used, or nowhere"
     for category in rules.categories:
         if not any(cell.entry | cell.exit for cell in rules.matrix.get(category, {}).values()):
-            yield f"matrix lets {category} pass nowhere: leave the category out"
+            yield f"matrix.{category} lets nobody pass anywhere: leave the category out"
 
 
 def _unknown(rules: Rules) -> Iterator[str]:
     def strange(where: str, names: frozenset[str], known: frozenset[str], noun: str) -> Iterator[str]:
         for name in sorted(names - known):
-            yield f"{where}: {name} is no {noun} of this policy"
+            yield f"{where}: {name} is no {noun} of this policy; it knows {_names(known) or 'none'}"
 
     categories, kinds = frozenset(rules.categories), frozenset(rules.documents)
     yield from strange("freshness", frozenset(rules.freshness), PARTITIONS, "partition")
