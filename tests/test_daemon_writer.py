@@ -423,6 +423,76 @@ def test_what_is_acknowledged_or_too_old_is_deleted_in_time(folder: Path) -> Non
     rig.writer.close()
 
 
+@pytest.mark.parametrize("offline_days", [0, 29, 90])
+def test_own_crossings_are_kept_while_hq_is_not_heard_of(offline_days: int, folder: Path) -> None:
+    """O1: or a permit's entries would come back to whoever waits for a month."""
+    rig = Rig(folder)
+    heard = UTC_NOW - timedelta(days=offline_days)
+    ages = {31: heard - timedelta(days=31), 29: heard - timedelta(days=29), 0: UTC_NOW}
+
+    async def scenario() -> None:
+        rig.writer.step(Now(1.0, UTC_NOW), ev.DoorOpened(Door.A), ())
+        memory = f"1|1|5|{(heard - timedelta(days=200)).isoformat()} 2|2|0|{heard.isoformat()}"
+        rig.add(None, note=("cache_people", memory))
+        for ticket, utc in enumerate(ages.values(), 1):
+            rig.writer.add(Job(utc, settled(ticket), crossing=Crossing("entry", utc, (SUBJECT,))))
+        await asyncio.sleep(the_writer.TRIM_EVERY_S + 2.0)
+
+    rig.play(scenario)
+    [kept] = rig.writer.crossings.of(SUBJECT)
+    assert {each.utc for each in kept} == {ages[29], ages[0]}
+    rig.writer.close()
+
+
+def test_a_clock_that_ran_ahead_takes_no_crossings_with_it(folder: Path) -> None:
+    """What HQ said last is behind the clock, by whatever it stepped."""
+    rig = Rig(folder)
+    later = UTC_NOW + timedelta(days=400)
+
+    async def scenario() -> None:
+        rig.add(None, note=("cache_people", f"1|1|0|{UTC_NOW.isoformat()}"))
+        rig.add(settled(1), crossing=Crossing("entry", UTC_NOW, (SUBJECT,)))
+        rig.writer.step(Now(1.0, later), ev.DoorOpened(Door.A), ())
+        await asyncio.sleep(the_writer.TRIM_EVERY_S + 2.0)
+
+    rig.play(scenario)
+    assert rig.writer.crossings.of(SUBJECT) == (frozenset({Crossing("entry", UTC_NOW)}),)
+    rig.writer.close()
+
+
+def test_the_oldest_crossings_make_room(folder: Path) -> None:
+    rig = Rig(folder)
+    rig.writer._kept = Kept(30, 100_000, crossings_rows_max=2)
+
+    async def scenario() -> None:
+        rig.writer.step(Now(1.0, UTC_NOW), ev.DoorOpened(Door.A), ())
+        for ticket in (1, 2, 3):
+            rig.add(settled(ticket), crossing=Crossing("entry", UTC_NOW + timedelta(seconds=ticket), (SUBJECT,)))
+        await asyncio.sleep(the_writer.TRIM_EVERY_S + 2.0)
+
+    rig.play(scenario)
+    [kept] = rig.writer.crossings.of(SUBJECT)
+    assert {(each.utc - UTC_NOW).seconds for each in kept} == {2, 3}
+    rig.writer.close()
+
+
+def test_a_crossing_is_known_while_the_disk_refuses(rig: Rig) -> None:
+    crossing = Crossing("entry", UTC_NOW, (SUBJECT,))
+
+    async def scenario() -> None:
+        rig.workers.refuse = True
+        rig.add(settled(1), crossing=crossing)
+        await asyncio.sleep(5.0)
+        assert rig.writer.crossings.of(SUBJECT) == (frozenset(),)
+        assert rig.writer.crossings.awaiting(SUBJECT) == {crossing}
+        rig.workers.refuse = False
+        await asyncio.sleep(5.0)
+        assert rig.writer.crossings.awaiting(SUBJECT) == frozenset()
+
+    rig.play(scenario)
+    assert rig.writer.crossings.of(SUBJECT) == (frozenset({crossing}),)
+
+
 def test_acknowledgements_that_cannot_be_read_do_not_keep_the_journal_for_ever(folder: Path) -> None:
     def unreadable() -> dict[str, int]:
         raise StoreError("corrupt", folder / "uplink.db", "the file is damaged")
