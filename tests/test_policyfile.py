@@ -34,7 +34,7 @@ def test_a_policy_is_what_its_file_says() -> None:
     assert rules.sizes[-1] == Size(date(2025, 1, 1), 10, 120)
     assert rules.documents["passport_foreign"].other_than == {"TWN"}
     spouse, visitor = rules.categories["mainland_spouse"], rules.categories["foreign_visitor"]
-    assert (spouse.since, spouse.finger, spouse.exit_permits) == (date(2013, 1, 1), True, {"residence"})
+    assert (spouse.since, spouse.finger, spouse.exit_permits) == (date(2013, 1, 1), True, frozenset({"residence"}))
     assert (visitor.history, visitor.stay, visitor.cache_until) == (History.REFER, "stay", Freshness.LATE)
     assert "chip" not in visitor.may_miss
     assert rules.matrix["national"]["kinmen_permit"] == Where(*[frozenset({"kinmen_shuitou"})] * 2)

@@ -290,7 +290,7 @@ def _gaps(rules: Rules) -> Iterator[str]:
 def _unknown(rules: Rules) -> Iterator[str]:
     def strange(where: str, names: frozenset[str], known: frozenset[str], noun: str) -> Iterator[str]:
         for name in sorted(names - known):
-            yield f"{where}: {name} is no {noun} of this policy; it knows {_names(known) or 'none'}"
+            yield f"{where}: {name} is no {noun} of this policy"
 
     categories, kinds = frozenset(rules.categories), frozenset(rules.documents)
     yield from strange("freshness", frozenset(rules.freshness), PARTITIONS, "partition")
