@@ -522,9 +522,9 @@ def test_an_old_register_is_upgraded_whole_or_not_at_all(tmp_path: Path) -> None
 
 def test_a_register_of_a_newer_program_is_left_alone(tmp_path: Path) -> None:
     register = Register(tmp_path / "registers.db", DATA_KEY)
-    register.db.conn.execute("PRAGMA user_version = 3")
+    register.db.conn.execute("PRAGMA user_version = 4")
     register.close()
-    with pytest.raises(RegisterFault, match="edition 3, this program knows 2"):
+    with pytest.raises(RegisterFault, match="edition 4, this program knows 3"):
         Register(tmp_path / "registers.db", DATA_KEY)
 
 

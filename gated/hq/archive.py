@@ -164,6 +164,16 @@ class Archive:
         found = self._rows("WHERE lane = ? AND stream_id = ? AND seq = ?", (lane, stream_id, seq))
         return next(map(_record, found), None)
 
+    def after(self, lane: str, stream_id: str, seq: int, limit: int) -> list[Record]:
+        """The first records of a stream after number `seq`, in order."""
+        where = "WHERE lane = ? AND stream_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+        return [_record(row) for row in self._rows(where, (lane, stream_id, seq, limit))]
+
+    def before(self, record: Record) -> Iterator[Record]:
+        """The records of its stream before this one, newest first, read as they are asked for."""
+        where = "WHERE lane = ? AND stream_id = ? AND seq < ? ORDER BY seq DESC"
+        yield from map(_record, self._rows(where, (record.lane, record.stream_id, record.seq)))
+
     def _open(self, record: Record, private: bytes) -> None:
         """Raises where this is not a fact that its lane sealed for us. What a newer lane says is kept unread."""
         if record.kind in FACTS:

@@ -1,25 +1,22 @@
 """`gated-hq control`: who and which document is to be stopped, and no longer is."""
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gated.hq.cli import fail
-from gated.hq.cli_registers import KEY, REGISTERS, open_register
+from gated.hq.cli_registers import JSON, KEY, REGISTERS, the_register
+from gated.hq.cli_rules import POLICY, rules_at, say_unchecked
 
 if TYPE_CHECKING:
-    from gated.hq.registers import Paper, Register
+    from gated.hq.people import Paper
+    from gated.lane.rules import Rules
 
 _DOCUMENT = click.option(
     "--document", nargs=2, metavar="ISSUER NUMBER", help="A document instead of a person: as its MRZ has them."
 )
 _URGENT = click.option("--urgent", is_flag=True, help="Lanes are to know within seconds, not at the next interval.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
 _WORDS = click.argument("words", nargs=-1, metavar="[SUBJECT] FLAG...")
 
 
@@ -28,26 +25,9 @@ def control() -> None:
     """Control flags of people (SUBJECT: their number in the register) and the status of documents."""
 
 
-@contextmanager
-def _register(registers: Path, key: Path) -> "Iterator[Register]":
-    from gated.hq.registers import RegisterFault
-
-    if not registers.exists():
-        fail(f"{registers}: there is no such file; gated-hq enrol makes it")
-    register = open_register(registers, key)
-    try:
-        yield register
-    except RegisterFault as bad:
-        fail(str(bad))
-    except sqlite3.Error as bad:
-        fail(f"{registers}: {bad}")
-    finally:
-        register.close()
-
-
 def _meant(words: tuple[str, ...], document: tuple[str, str] | None) -> "tuple[int | Paper, frozenset[str]]":
     """Whom or what it is about, and the flags. Raises `click.UsageError`."""
-    from gated.hq.registers import Paper
+    from gated.hq.people import Paper
 
     what: int | Paper
     if document is not None:
@@ -62,6 +42,14 @@ def _meant(words: tuple[str, ...], document: tuple[str, str] | None) -> "tuple[i
     return what, frozenset(flags)
 
 
+def _check(what: "int | Paper", flags: frozenset[str], rules: "Rules") -> None:
+    """Names that the policy knows: another one would count everywhere, and be urgent. Raises `click.UsageError`."""
+    known = rules.controls if isinstance(what, int) else rules.document_controls
+    if unknown := sorted(flags - known.keys()):
+        whose = "a person" if isinstance(what, int) else "a document"
+        raise click.UsageError(f"{unknown[0]!r} is no flag of {whose}; the policy knows {', '.join(sorted(known))}")
+
+
 @control.command(
     epilog="\b\nExamples:\n  gated-hq control ban 4711 wanted --urgent --registers registers.db --key data.key\n"
     "  gated-hq control ban --document UTO L898902C3 stolen --urgent --registers registers.db --key data.key"
@@ -71,20 +59,26 @@ def _meant(words: tuple[str, ...], document: tuple[str, str] | None) -> "tuple[i
 @_URGENT
 @REGISTERS
 @KEY
-@_JSON
+@POLICY
+@JSON
 def ban(
     words: tuple[str, ...],
     document: tuple[str, str] | None,
     urgent: bool,
     registers: Path,
     key: Path,
+    policy: Path | None,
     as_json: bool,
 ) -> None:
     """Add control flags to a person (wanted, exit_ban) or say what is known of a document (lost, stolen, invalid)."""
     what, flags = _meant(words, document)
     if not flags:
         raise click.UsageError("name at least one FLAG")
-    with _register(registers, key) as register:
+    rules = rules_at(policy)
+    if rules is not None:
+        _check(what, flags, rules)
+    say_unchecked(rules)
+    with the_register(registers, key) as register:
         if isinstance(what, int):
             left = register.add_flags(what, flags, urgent=urgent)
         else:
@@ -102,7 +96,7 @@ def ban(
 @_URGENT
 @REGISTERS
 @KEY
-@_JSON
+@JSON
 def lift(
     words: tuple[str, ...],
     document: tuple[str, str] | None,
@@ -117,7 +111,7 @@ def lift(
     if bool(flags) == everything:
         raise click.UsageError("name the FLAGs, or say --all")
     some = None if everything else flags
-    with _register(registers, key) as register:
+    with the_register(registers, key) as register:
         if isinstance(what, int):
             left = register.lift_flags(what, some, urgent=urgent)
         else:
@@ -133,12 +127,12 @@ def _answer(left: frozenset[str], as_json: bool) -> None:
 @control.command("list")
 @REGISTERS
 @KEY
-@_JSON
+@JSON
 def list_all(registers: Path, key: Path, as_json: bool) -> None:
     """Everybody with control flags, by subject, and every document of which something is known. Reads everything: a
     register of millions takes minutes."""
     rows: list[dict[str, Any]] = []
-    with _register(registers, key) as register:
+    with the_register(registers, key) as register:
         for person in register.people():
             if person.flags:
                 rows.append({"subject": person.subject, "flags": sorted(person.flags)})

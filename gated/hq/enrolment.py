@@ -108,7 +108,7 @@ def _holder(application: Application, today: date) -> tuple[Identity, tuple[Pape
     if application.origin == OFFICE:
         if lines is not None or identity is None or identity.personal_number is None:
             raise NotEnrolled(
-                "an office enrols who holds no passport (E2), by personal_number, birth and sex; a counter everybody else"
+                "an office enrols who holds no passport (E2), by personal_number, birth and sex; counters the others"
             )
         return identity, ()
     if lines is None or identity is not None:
