@@ -7,6 +7,7 @@ COMMANDS = {
     "demo": "one lane with real networks and a real broker, live",
     "soak": "many seeds in virtual time",
     "mutants": "plants mistakes in the machine; the tests must catch each",
+    "mutants-policy": "changes every number, date, cell and predicate of the policy; each must be caught or explained",
     "crash": "kill -9 at random while passengers pass",
     "crash-sync": "kill -9 and I/O errors at many points of a sync; then old or new, never mixed",
     "fleet-sync": "200 lanes with the real sync against one HQ: seconds, bytes and CPU until all are current",
