@@ -25,7 +25,7 @@ def any_events(lane: Lane, mono: float) -> list[Event]:
         ev.DocumentPresented(DOCUMENT), ev.DocumentPresented(OTHER, Door.B), ev.DocumentUnreadable("check_digit"),
         ev.DocumentRemoved(), ev.HelpPressed(), ev.FireStarted(), ev.FireEnded(), ev.MainsLost(), ev.MainsBack(),
         ev.CloseLane("c", "hq"), ev.OpenLane("o", "hq"), ev.Reset("r", "wu"), ev.ServiceOn("s", "lin"),
-        ev.ServiceOff("f", "lin"), ev.PolicyReady("test-1", 1),
+        ev.ServiceOff("f", "lin"), ev.PolicyReady("test-1", 1), ev.PolicyReady("test-2", 2),
         *(ev.SetDirection("w", "wu", way) for way in ("entry", "exit", "both", "schedule")),
     ]  # fmt: skip
     found += [event for device in Device for event in (ev.DeviceLost(device, "x"), ev.DeviceReady(device))]

@@ -1,18 +1,19 @@
 """What must hold of a lane after every event, whatever happened: checked from its inputs and outputs alone."""
 
 from dataclasses import fields, is_dataclass
+from datetime import timedelta
 from typing import Any
 
 from gated.icao.check import Check
 from gated.icao.mrz import Document
 from gated.lane import commands as cmd
 from gated.lane import events as ev
-from gated.lane.commands import AlarmCode, Command
-from gated.lane.core import DWELL, State
+from gated.lane.commands import AlarmCode, Command, Light
+from gated.lane.core import DWELL, TURN_S_MIN, State
 from gated.lane.events import Device, Door, Event, Now, Traveller
 from gated.lane.evidence import Decision
 from gated.lane.machine import Lane
-from gated.lane.settings import Topology
+from gated.lane.settings import BOTH, WAYS, Topology
 
 HELD = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING, State.REFERRED})
 """Somebody may stand between two shut doors. Named here, not taken from the lane that is watched."""
@@ -42,6 +43,14 @@ class Invariants:
         """As last observed; None: not since the sensors were lost."""
         self.burning = False
         self.inside_since: float | None = None
+        self.started = False
+        self.ordered_way: str | None = None
+        self.asked_way: dict[str, str] = {}
+        self.sides: dict[int, Door] = {}
+        """Where the passenger of each ticket presented the document."""
+        self.green: set[Door] = set()
+        self.looked: Now | None = None
+        """When the lane last had a reason to look at its wall clock."""
 
     def saw(self, event: Event, now: Now, commands: tuple[Command, ...]) -> None:
         self._input(event, now)
@@ -51,6 +60,11 @@ class Invariants:
 
     def _input(self, event: Event, now: Now) -> None:
         match event:
+            case ev.Started(direction=way) if not self.started:
+                self.started = True
+                self.ordered_way = way if self.lane.ways.direction == BOTH and way in WAYS else None
+            case ev.SetDirection(order, _, way):
+                self.asked_way[order] = way
             case ev.Recorded(ticket, ask) if (ticket, ask) in self.pending:
                 self.durable[ticket] = self.pending.pop((ticket, ask))
             case ev.FlagsRead(ticket):
@@ -75,10 +89,20 @@ class Invariants:
     def _command(self, command: Command, now: Now) -> None:
         match command:
             case cmd.Record(ticket, ask):
+                if self.lane.ways.direction == BOTH and command.evidence.direction != _way(command.came_from):
+                    raise Broken("a verdict is told in the wrong direction")
                 self.opened.add(ticket)
                 self.pending[ticket, ask] = command
             case cmd.LookUp(ticket):
                 self.opened.add(ticket)
+            case cmd.Watch(ticket, side):
+                self._begins(ticket, side, now)
+            case cmd.Indicate(side, light):
+                (self.green.add if light is Light.GREEN else self.green.discard)(side)
+            case cmd.Answer(order, accepted) if order in self.asked_way:
+                way = self.asked_way.pop(order)
+                if accepted:
+                    self.ordered_way = None if way == "schedule" else way
             case cmd.RequestOpen(door):
                 self._open(door, now)
             case cmd.CompareFace(since_mono=since):
@@ -94,11 +118,33 @@ class Invariants:
             case cmd.Settle(ticket):
                 if ticket in self.settled:
                     raise Broken(f"ticket {ticket} is settled twice")
+                if command.came_from is not self.sides.get(ticket, command.came_from):
+                    raise Broken(f"ticket {ticket} ends as if it had come from the other side")
+                if self.lane.ways.direction == BOTH and command.direction != _way(command.came_from):
+                    raise Broken("a crossing is told in the wrong direction")
                 self.settled[ticket] = command
             case cmd.Forget(ticket):
                 self.forgotten.add(ticket)
             case _:
                 pass
+
+    def served(self, now: Now) -> set[Door]:
+        """The sides on which a document may be presented, by orders and schedule alone. Reckons in UTC."""
+        ways = self.lane.ways
+        if ways.direction != BOTH:
+            return {Door.A}
+        clock = now.utc.time()
+        started = [shift.way for shift in ways.shifts if shift.start <= clock] or [s.way for s in ways.shifts]
+        way = self.ordered_way or (started[-1] if started else BOTH)
+        return {door for door, goes in ((Door.A, "exit"), (Door.B, "entry")) if way in (BOTH, goes)}
+
+    def _begins(self, ticket: int, side: Door, now: Now) -> None:
+        """A passenger is taken in: by a side that is served, and nobody else is."""
+        if side not in self.served(now):
+            raise Broken(f"a passenger is taken in by side {side.value}, which is not served")
+        if set(self.sides) - set(self.settled):
+            raise Broken("two passengers at once")
+        self.sides[ticket] = side
 
     def _unrecorded(self) -> bool:
         """Whether the release of a stranger waits for a disk that does not answer."""
@@ -122,6 +168,8 @@ class Invariants:
             raise Broken(f"{door} is requested without a durable record of ticket {passage.ticket}")
         if record.verdict.decision is Decision.REFER:
             raise Broken("a leaf is requested on a referral")
+        if record.verdict.decision is Decision.RELEASE and record.by is None and door is not record.came_from:
+            raise Broken("a stranger is let out to the other side")
         if record.verdict.decision is Decision.GRANT:
             if door is record.came_from:
                 raise Broken("a grant opens the far leaf")
@@ -171,6 +219,7 @@ class Invariants:
 
     def _after(self, event: Event, now: Now) -> None:
         self._requests()
+        self._lamps(event, now)
         self._times(event, now)
         self._tickets()
 
@@ -188,6 +237,19 @@ class Invariants:
             raise Broken("passengers are taken while it burns")
         if self.requested and lane.passage is None:
             raise Broken("a leaf stays requested without a ticket")
+
+    def _lamps(self, event: Event, now: Now) -> None:
+        """Green is who would be taken in now; where the wall clock jumps, from the moment on that the lane is told."""
+        if self.green and self.lane.state is not State.IDLE:
+            raise Broken("green, and nobody is taken in")
+        last, told = self.looked, isinstance(event, ev.DocumentPresented | ev.SetDirection | ev.ClockStepped)
+        if told or last is None:
+            self.looked = now
+        elif abs((now.utc - last.utc) / timedelta(seconds=1) - (now.mono - last.mono)) > 0.1:
+            return
+        late = Now(now.mono, now.utc - timedelta(seconds=0 if told else TURN_S_MIN + 0.1))
+        if self.lane.state is State.IDLE and self.green not in (self.served(now), self.served(late)):
+            raise Broken(f"green at {self.green}, and {self.served(now)} are served")
 
     def _times(self, event: Event, now: Now) -> None:
         lane = self.lane
@@ -241,6 +303,10 @@ def reach(root: Any, kinds: tuple[type, ...]) -> list[str]:
         elif hasattr(each, "__dict__"):
             todo += vars(each).values()
     return found
+
+
+def _way(came_from: Door) -> str:
+    return "exit" if came_from is Door.A else "entry"
 
 
 def _matched(record: cmd.Record) -> set[str]:

@@ -106,6 +106,7 @@ class Play:
     ) -> None:
         ways = ways or Ways(BOTH if topology is Topology.BIDIRECTIONAL else "exit")
         self.lane = Lane(topology, timing or Timing(), rules, devices, place="here", ways=ways)
+        self.lane.offer(replace(rules, version="test-2", edition=2))
         self.invariants = Invariants(self.lane)
         self.mono = 100.0
         self.utc = START

@@ -157,4 +157,5 @@ def someone_passed_inside(lane: Core, event: ev.PersonPassed, now: Now) -> None:
     elif lane.gate.stranger_from is lane.guest.far:
         # A stranger: presence told first, and now the barriers say which way they came.
         lane.guest.near, lane.guest.strangers = lane.guest.far, 0
+        lane.note(direction=lane.ways.of(lane.guest.near))
         record_release(lane)
