@@ -73,12 +73,13 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Keys:
     """[keys]: files. `cache` (the lane's own, to which HQ wraps each epoch's key), `journal`: secret, 32 bytes;
-    `hq_public`, `orders_public`: HQ's public keys."""
+    `hq_public`, `orders_public`, `policy_public`: HQ's public keys. Without the last no policy is taken from HQ."""
 
     cache: Path
     journal: Path
     hq_public: Path
     orders_public: Path
+    policy_public: Path | None = None
     cache_on_disk: bool = False
     """`cache` may lie on the disk that it protects: for tests and demonstrations."""
 
@@ -235,6 +236,8 @@ class TomlFile:
             self.tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as bad:
             raise _not_toml(path, bad) from None
+        except (RecursionError, ValueError) as bad:  # nested a thousand deep; a number of thousands of digits
+            raise ConfigError(path, f"is not valid TOML: {str(bad).split(';')[0]}") from None
         self._lines = locate(text)
 
     @classmethod
@@ -250,8 +253,11 @@ class TomlFile:
     # -- errors
 
     def line(self, place: Place) -> int | None:
-        """Where `place` stands in the file; where it does not, the nearest table around it."""
+        """Where `place` stands in the file; else the first line of what is in it; else the nearest table around it."""
         while place and place not in self._lines:
+            inside = [line for at, line in self._lines.items() if at[: len(place)] == place]
+            if inside:
+                return min(inside)
             place = place[:-1]
         return self._lines.get(place)
 

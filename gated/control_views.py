@@ -18,6 +18,19 @@ class AlarmView(TypedDict):
     detail: str
 
 
+class PolicyView(TypedDict):
+    """Which policy is in force, and which will be from the next passenger on (`next`).
+
+    `refused`: the code of what is wrong with the one that HQ's server has now, or ""; `lacks`: the lane is closed,
+    because the policy that it had is no longer to be had."""
+
+    version: str
+    edition: int
+    next: str | None
+    refused: str
+    lacks: bool
+
+
 class Snapshot(TypedDict):
     """The answer to `status`, and each line of `watch`. Nothing in it is personal."""
 
@@ -39,6 +52,7 @@ class Snapshot(TypedDict):
     outbox: dict[str, int]
     cache: dict[str, str]
     """fresh, late, stale or expired, by partition."""
+    policy: PolicyView
     counters: dict[str, int]
     last_alarms: list[AlarmView]
     service: str | None

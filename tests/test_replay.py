@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from gated.cli import gated
 from gated.config import ConfigError, load
+from gated.daemon.policykept import FOLDER
 from gated.daemon.replay import replay
 from gated.lane import events as ev
 from gated.lane import machine
@@ -78,7 +79,8 @@ def test_a_machine_that_decides_otherwise_is_shown_without_anybodys_data(
     at = next(k for k, event in enumerate(events) if isinstance(event, ev.FaceCompared))
     starts = [k for k, event in enumerate(events[:at]) if isinstance(event, ev.Started)]
     then, now = result.difference.split("; now ")
-    assert then.startswith(f"boot boot{len(starts):04}, entry {at - starts[-1] + 1}, FaceCompared(ticket=")
+    entry = at - starts[-1] + 2  # the policy's own event comes before `Started`
+    assert then.startswith(f"boot boot{len(starts):04}, entry {entry}, FaceCompared(ticket=")
     assert ": then ReadFlags(" in then
     assert "CallOfficer(" in now
     for enrolment in lane.world.cast.enrolments:
@@ -101,12 +103,38 @@ def test_a_machine_that_fails_is_a_difference_too(lived: tuple[Watched, Path], m
     assert "datetime.date(" not in result.difference, "the birth is nobody's business"
 
 
+def other_policy(folder: Path) -> None:
+    """The copy that the lane kept says something else."""
+    (policy,) = (folder / FOLDER).iterdir()
+    policy.write_text(otherwise(policy.read_text()))
+
+
+def otherwise(policy: str) -> str:
+    """A policy by which nobody passes, and no examples that say otherwise."""
+    return policy.replace("age_years_min = 10", "age_years_min = 99").split("[[examples]]")[0]
+
+
 def test_a_changed_policy_is_found(copy: Path) -> None:
-    policy = copy / "policy.toml"
-    policy.write_text(policy.read_text().replace("age_years_min = 10", "age_years_min = 99"))
+    other_policy(copy)
     result = replay(copy / "lane.db", load(copy / "lane.toml"))
     assert result.difference is not None
     assert "RequestOpen" in result.difference
+
+
+def test_what_was_installed_meanwhile_changes_nothing(copy: Path) -> None:
+    policy = copy / "policy.toml"
+    policy.write_text(otherwise(policy.read_text()).replace("edition = 3", "edition = 4"))
+    assert replay(copy / "lane.db", load(copy / "lane.toml")).difference is None
+
+
+def test_a_policy_that_is_nowhere_says_so(copy: Path) -> None:
+    (kept,) = (copy / FOLDER).iterdir()
+    kept.unlink()
+    assert replay(copy / "lane.db", load(copy / "lane.toml")).difference is None, "the installed one is the same"
+    policy = copy / "policy.toml"
+    policy.write_text(policy.read_text().replace('version = "', 'version = "x'))
+    with pytest.raises(StoreError, match=r"no_policy: the journal names policy tw-2026.3, edition 3: .* is not there"):
+        replay(copy / "lane.db", load(copy / "lane.toml"))
 
 
 def test_another_topology_is_found(copy: Path) -> None:
@@ -165,8 +193,7 @@ def test_the_command_says_the_same_and_ends_with_one_for_a_difference(copy: Path
     same = CliRunner().invoke(gated, arguments)
     assert same.exit_code == 0
     assert "of 2 starts: the same commands again" in same.output
-    policy = copy / "policy.toml"
-    policy.write_text(policy.read_text().replace("age_years_min = 10", "age_years_min = 99"))
+    other_policy(copy)
     other = CliRunner().invoke(gated, arguments)
     assert other.exit_code == 1
     assert "then a difference" in other.output

@@ -44,6 +44,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.hq": (
         "gated.wire",
         "gated.icao",
+        "gated.config",
         "gated.lane",
         "gated.policyfile",
         "gated.biometrics",

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gated.control_views import DoorView, Snapshot
+from gated.control_views import DoorView, PolicyView, Snapshot
 from gated.guidance.prompts import load
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
         f"{'[green]up[/]' if snapshot['uplink'] == 'up' else '[red]down[/]'}; to be sent: {waiting or 'nothing'}",
     )
     row("cache", ", ".join(_aged(name, state) for name, state in snapshot["cache"].items()) or "[red]none open[/]")
+    row("policy", _policy(snapshot["policy"]))
     row("counters", ", ".join(f"{escape(name)} {count}" for name, count in snapshot["counters"].items()) or "none")
     for number, alarm in enumerate(reversed(snapshot["last_alarms"][-ALARMS_SHOWN:])):
         detail = f" ({escape(alarm['detail'])})" if alarm["detail"] else ""
@@ -121,6 +122,16 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
 def _aged(partition: str, state: str) -> str:
     colour = {"fresh": "green", "late": "yellow"}.get(state, "red")
     return f"{partition} [{colour}]{state}[/]"
+
+
+def _policy(policy: PolicyView) -> str:
+    from rich.markup import escape
+
+    parts = [f"{escape(policy['version'])}, edition {policy['edition']}"]
+    parts += [f"from the next passenger on {escape(policy['next'])}"] if policy["next"] else []
+    parts += [f"[red]refused: {escape(policy['refused'])}[/]"] if policy["refused"] else []
+    parts += ["[red]not to be used: this lane had a newer one[/]"] if policy["lacks"] else []
+    return "; ".join(parts)
 
 
 def _device(name: str, state: str) -> str:

@@ -26,7 +26,8 @@ from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
-from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of
+from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of, policy_of
+from gated.daemon.policywatch import CLOSED_BY, NOTE, PolicyWatch
 from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.requests import Authority, Requests
@@ -34,7 +35,7 @@ from gated.daemon.status import Status
 from gated.daemon.workers import Attended, Workers
 from gated.daemon.writer import Job, Kept, Writer
 from gated.lane import events as ev
-from gated.lane.commands import Command
+from gated.lane.commands import Answer, Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now
 from gated.notify import notify, watchdog_s
@@ -87,7 +88,20 @@ class App:
         self.recorder = Recorder(config.store.dir, hq_public, config.identity.id, self._devices.taps)
         config.finish()
         cache_key, orders_public = cache_key_of(config), key_of(config, "orders_public")
+        policy_public = key_of(config, "policy_public") if config.keys.policy_public else None
         self._open_store(config, key_of(config, "journal"), hq_public, open_db)
+        self.policy = PolicyWatch(
+            self.lane,
+            policy_of(config),
+            config.store.dir,
+            self.writer.db.note(NOTE),
+            policy_public,
+            workers,
+            emit=self.emit,
+            tell=lambda fact: self.outlets.tell(fact, clock.now()),
+            alarm=lambda alarm: self.outlets.dispatch(alarm, clock.now()),
+            remember=lambda name, text: self.writer.add(Job(clock.now().utc, note=(name, text))),
+        )
         reader: FingerReader | None = self._devices.actuators.get(Device.FINGERPRINT)
         memory = {each: Memory(self.writer.db.note(f"cache_{each}") or "") for each in PARTITIONS}
         self.look_up = LookUp(
@@ -105,7 +119,7 @@ class App:
         )
         self.cache = CacheWatch(
             self.look_up,
-            self.lane.rules,
+            lambda: self.lane.rules,
             clock,
             memory,
             tell=lambda fact: self.outlets.tell(fact, clock.now()),
@@ -123,6 +137,7 @@ class App:
             self.device_states,
             lambda: self.writer.pending,
             self.cache.states,
+            self.policy.view,
         )
         self.requests = Requests(
             self.emit,
@@ -178,6 +193,9 @@ class App:
         """Into the lane's queue; what every event means for the shell is done on the way."""
         if isinstance(event, (ev.DeviceReady, ev.DeviceLost)):
             self._device_changed(event)
+        if isinstance(event, ev.OpenLane) and self.policy.lacks:
+            self.outlets.dispatch(Answer(event.order, False, "no_policy"), self.clock.now())
+            return
         self.queue.emit(event)
 
     def _device_changed(self, event: ev.DeviceReady | ev.DeviceLost) -> None:
@@ -195,9 +213,10 @@ class App:
             self._close()  # whoever opens it now does not know that it ends
         if isinstance(event, (ev.OpenLane, ev.CloseLane)) and not self._stopping.is_set():
             # A lane that HQ closed does not reopen by dying.
-            self.writer.add(Job(now.utc, note=("closed", "1" if self.lane.closed_by else "")))
+            self.writer.add(Job(now.utc, note=("closed", "1" if self.lane.closed_by not in (None, CLOSED_BY) else "")))
         if isinstance(event, ev.SetDirection):
             self.writer.add(Job(now.utc, note=("direction", self.lane.ordered_way or "")))
+        self.policy.stepped()
         if self.lane.service_by is None:
             self.recorder.stop()
             self.fingers.end_test("service_over")
@@ -213,6 +232,7 @@ class App:
 
     def _tell_again(self) -> None:
         """Anybody's words may have been dropped: the door tells all that it sees, how the others are is known here."""
+        self.policy.again()
         for each in self._devices.by_device[Device.DOOR]:
             each.again()
         for device in self._known():
@@ -291,6 +311,7 @@ class App:
             self.writer.run(),
             self.look_up.run(),
             self.cache.run(),
+            self.policy.run(),
             self.matcher.run(),
             watch_steps(self.clock, self.emit),
             self._watchdog(),
@@ -314,6 +335,7 @@ class App:
         )
         if self.set_aside is not None:
             log.error("database was damaged and is set aside", file=self.set_aside.name)
+        self.policy.offer()
         self.emit(
             ev.Started(
                 db.next_ticket,
@@ -324,6 +346,7 @@ class App:
                 db.note("direction") or None,
             )
         )
+        self.policy.started(bool(db.note("closed")))
 
     async def _finish_inside(self) -> None:
         """Nobody new; whoever is inside passes or comes out. Bounded by the longest stay."""

@@ -27,12 +27,13 @@ TELL_S = 3600.0
 class CacheWatch:
     """Looks every few seconds, and whenever sync applied something.
 
-    `tell`: a fact for HQ; `alarm`: for people; `remember`: (partition, text) for the lane's own database."""
+    `rules`: the policy in force, which says what an age is called; `tell`: a fact for HQ; `alarm`: for people;
+    `remember`: (partition, text) for the lane's own database."""
 
     def __init__(
         self,
         look_up: LookUp,
-        rules: Rules,
+        rules: Callable[[], Rules],
         clock: Clock,
         memory: Mapping[str, Memory],
         *,
@@ -40,7 +41,7 @@ class CacheWatch:
         alarm: Callable[[Alarm], None],
         remember: Callable[[str, str], None],
     ) -> None:
-        self._look_up, self._ages, self._clock, self._memory = look_up, rules.freshness, clock, memory
+        self._look_up, self._rules, self._clock, self._memory = look_up, rules, clock, memory
         self._tell, self._alarm, self._remember = tell, alarm, remember
         self._standing: Mapping[str, Standing] = {}
         self._told: dict[str, tuple[int, int, Freshness]] = {}
@@ -83,7 +84,7 @@ class CacheWatch:
             self._remember(partition, text)
 
     def _state(self, partition: str, as_of: datetime) -> Freshness:
-        ages: Ages | None = self._ages.get(partition)
+        ages: Ages | None = self._rules().freshness.get(partition)
         return freshness(ages, as_of, self._clock.now().utc)
 
     def told(self, request: SyncTold) -> None:

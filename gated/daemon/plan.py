@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gated.config import Config, ConfigError, Section
+from gated.daemon.policykept import Held, held_of
 from gated.lane.events import Device, Door
 from gated.lane.machine import Lane
-from gated.lane.rules import Rules
 from gated.lane.settings import Shift, Timing, Topology, Ways
-from gated.policyfile import load_rules
+from gated.policyfile import POLICY_BYTES_MAX
 from gated.wire.seal import seal_to
 from models.manifest import model
 
@@ -69,6 +69,10 @@ class PolicyFile:
     file: Path
     place: str
     signed: str = "policy/tw.toml"
+
+    def __post_init__(self) -> None:
+        if any(part in ("", ".", "..") for part in self.signed.split("/")):
+            raise ValueError(f"signed is a path among HQ's signed files, like policy/tw.toml, not {self.signed!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,31 +149,34 @@ def machine_of(config: Config) -> Lane:
     if (topology is Topology.BIDIRECTIONAL) != ("passport_b" in config):
         raise config.error(("passport_b",), "is there for a bidirectional lane, which needs it, and for no other")
     devices = frozenset(device for name, (device, _) in SECTIONS.items() if name in config)
-    rules, place = _rules_of(config)
+    policy, installed = policy_of(config)
     return Lane(
         topology,
         config.section("timing").into(Timing),
-        rules,
+        installed.rules,
         devices | SHELL,
-        place=place,
+        place=policy.place,
         ways=shape_of(config).ways(),
     )
 
 
-def _rules_of(config: Config) -> tuple[Rules, str]:
+def policy_of(config: Config) -> tuple[PolicyFile, Held]:
+    """[policy], and the policy that the lane was installed with. Raises `ConfigError`."""
     section = config.section("policy")
     policy = section.into(PolicyFile)
     file = policy.file
     try:
-        rules = load_rules(file)
-        if policy.place not in rules.places:
-            known = ", ".join(sorted(rules.places))
-            raise section.error("place", f"is {policy.place!r}, which {file.name} does not know; it knows {known}")
-        return rules, policy.place
-    except ConfigError as wrong:
-        if wrong.path == file and wrong.problem.startswith("cannot be read"):
-            raise section.error("file", f"{file} {wrong.problem}") from None
-        raise
+        with file.open("rb") as source:
+            data = source.read(POLICY_BYTES_MAX + 1)
+    except OSError as bad:
+        raise section.error("file", f"{file} cannot be read: {bad.strerror}") from None
+    if len(data) > POLICY_BYTES_MAX:
+        raise ConfigError(file, f"is longer than {POLICY_BYTES_MAX} bytes")
+    held = held_of(data, file)
+    if policy.place not in held.rules.places:
+        known = ", ".join(sorted(held.rules.places))
+        raise section.error("place", f"is {policy.place!r}, which {file.name} does not know; it knows {known}")
+    return policy, held
 
 
 def driver_of(section: Section, lane: Lane) -> tuple[Any, Any]:
@@ -200,17 +207,24 @@ def load_driver(section: Section) -> Any:
 
 def key_of(config: Config, option: str, path: Path | None = None) -> bytes:
     """The key that [keys] names by `option`, or `path` in its place: 32 bytes raw. Raises `ConfigError`."""
-    file: Path = path or getattr(config.keys, option)
+    if path is not None:
+        return read_key(path, option)
+    file: Path = getattr(config.keys, option)
+    try:
+        return read_key(file, option)
+    except ConfigError as bad:
+        raise config.error(("keys", option), f"{file} {bad.problem}") from None
+
+
+def read_key(file: Path, option: str) -> bytes:
+    """The key in a file, as [keys] `option` must be. Raises `ConfigError`."""
     try:
         key = file.read_bytes()
     except OSError as bad:
-        problem = f"{file} cannot be read: {bad.strerror}"
-    else:
-        problem = _wrong_with(key, option)
-        if not problem:
-            return key
-        problem = f"{file} {problem}"
-    raise config.error(("keys", option), problem) if path is None else ConfigError(path, problem)
+        raise ConfigError(file, f"cannot be read: {bad.strerror}") from None
+    if problem := _wrong_with(key, option):
+        raise ConfigError(file, problem)
+    return key
 
 
 def cache_key_of(config: Config) -> bytes:

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from gated.control_views import AlarmView, Snapshot
+from gated.control_views import AlarmView, PolicyView, Snapshot
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
 from gated.lane.events import Now
@@ -19,7 +19,7 @@ WATCH_EVERY_S = 0.1
 
 class Status:
     """Follows the lane's commands. `devices`: the state of each by name; `pending`: records by stream;
-    `cache`: what the age of each partition is called."""
+    `cache`: what the age of each partition is called; `policy`: which is in force."""
 
     def __init__(
         self,
@@ -30,9 +30,10 @@ class Status:
         devices: Callable[[], Mapping[str, str]],
         pending: Callable[[], Mapping[str, int]],
         cache: Callable[[], Mapping[str, str]],
+        policy: Callable[[], PolicyView],
     ) -> None:
         self._lane, self._name, self._site, self._boot = lane, name, site, boot
-        self._devices, self._pending, self._cache = devices, pending, cache
+        self._devices, self._pending, self._cache, self._policy = devices, pending, cache, policy
         self._alarms: deque[AlarmView] = deque(maxlen=ALARMS_SHOWN)
         self.counters: Counter[str] = Counter()
         self._state = lane.state
@@ -87,6 +88,7 @@ class Status:
             "uplink": "up" if gate.uplink else "down",
             "outbox": dict(self._pending()),
             "cache": dict(self._cache()),
+            "policy": self._policy(),
             "counters": dict(self.counters),
             "last_alarms": list(self._alarms),
             "service": lane.service_by,

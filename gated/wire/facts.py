@@ -245,6 +245,18 @@ class CacheMoved(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChanged(Fact):
+    """Another policy is in force, from the next passenger on. Verdicts name it as `rules`."""
+
+    stream = STATE
+
+    version: str = field(metadata=CODE)
+    edition: int
+    previous: str = field(metadata=CODE)
+    """The version that was in force before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One thing that has a version: the daemon, the policy, a model, the configuration, the cache."""
 
@@ -293,6 +305,7 @@ FACTS: Final[Mapping[str, type[Any]]] = kinds(
     LaneChanged,
     DeviceChanged,
     CacheMoved,
+    PolicyChanged,
     LaneBooted,
     RecordsDropped,
 )
