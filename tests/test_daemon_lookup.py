@@ -41,6 +41,7 @@ from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.wire.rows import (
     CONTROL,
+    CROSSINGS_MAX,
     PARTITIONS,
     PEOPLE,
     CrossingRow,
@@ -550,6 +551,22 @@ def test_own_crossings_count_until_hq_has_counted_them_and_not_twice(folder: Pat
         after = await rig.found(OTHER)
         assert after.entered == Crossed(at(3), False)
         assert after.permits[0].entries_left == 0
+
+    rig.play(scenario)
+
+
+def test_what_is_older_than_all_that_a_full_row_holds_was_counted(folder: Path) -> None:
+    """A row has room for six: the entry at this lane was before them."""
+    rig = HistoryRig(folder)
+    later = tuple(counted(("exit", "entry")[k % 2], 2 + k) for k in range(CROSSINGS_MAX))
+
+    async def scenario() -> None:
+        rig.write(own("entry", 1, of_subject(7), PASSPORT))
+        for rows, left in ((later, 2), (later[1:], 1)):
+            rig.publish(replace(rig.row, crossings=rows))
+            traveller = await rig.found()
+            assert traveller.permits[0].entries_left == left
+            assert traveller.entered == Crossed(at(1 + CROSSINGS_MAX))
 
     rig.play(scenario)
 

@@ -264,6 +264,22 @@ def test_the_oldest_are_forgotten_by_age_and_by_number(tmp_path: Path) -> None:
     db.close()
 
 
+def test_after_a_month_offline_they_go_little_by_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record of whoever stands at the exit waits for the same disk."""
+    monkeypatch.setattr(kept, "TRIM_ROWS", 3)
+    db = LaneDb(tmp_path / "lane.db")
+    crossings = Crossings(db, KEY)
+    with db.transaction():
+        for k in range(4):
+            crossings.add(happened(ENTRY, k, SUBJECT, PASSPORT))
+    gone = []
+    for _ in range(4):
+        with db.transaction():
+            gone.append(crossings.forget(START + timedelta(days=1), 1000))
+    assert gone == [3, 3, 2, 0]
+    db.close()
+
+
 def test_a_damaged_row_is_no_crossing_that_did_not_happen(tmp_path: Path) -> None:
     db = LaneDb(tmp_path / "lane.db")
     crossings = Crossings(db, KEY)

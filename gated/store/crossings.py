@@ -7,11 +7,14 @@ somebody whom the cache does not know the document is all there is."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from gated.store.db import LaneDb
 from gated.store.sql import StoreCorrupt, in_words
 from gated.wire.seal import derived, lookup_key
 
+TRIM_ROWS: Final = 2000
+"""So many are deleted at a time: after a month offline all at once would keep a passenger's record waiting."""
 Parts = tuple[str, ...]
 """Whose: `rows.of_subject(17)` or `rows.of_document(issuer, number)`."""
 
@@ -78,17 +81,21 @@ class Crossings:
             ) from error
 
     def forget(self, before: datetime, rows_max: int) -> int:
-        """Delete what happened before `before`, and all but the newest `rows_max` rows; how many rows are gone.
+        """Delete what happened before `before`, and all but the newest `rows_max` rows, at most `TRIM_ROWS` at a time;
+        how many rows are gone.
 
         Inside a transaction. A wall clock that stepped back leaves crossings longer, never shorter."""
         assert self._db.in_transaction, "crossings are forgotten inside a transaction"
         run = self._db.sql.execute
-        (last,) = run("SELECT max(rowid) FROM crossings").fetchone()
-        if last is None:
+        ends = (
+            "SELECT (SELECT min(rowid) FROM crossings), (SELECT max(rowid) FROM crossings)"  # each by itself is a seek
+        )
+        first, last = run(ends).fetchone()
+        if first is None:
             return 0
         fresh = run("SELECT rowid FROM crossings WHERE utc >= ? ORDER BY rowid LIMIT 1", (_stamp(before),)).fetchone()
         upto = max(last - rows_max, last if fresh is None else fresh[0] - 1)
-        return run("DELETE FROM crossings WHERE rowid <= ?", (upto,)).rowcount
+        return run("DELETE FROM crossings WHERE rowid <= ?", (min(upto, first + TRIM_ROWS - 1),)).rowcount
 
     def _hash(self, parts: Parts) -> bytes:
         return lookup_key(self._key, *parts)
