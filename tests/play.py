@@ -189,7 +189,7 @@ class Play:
         """Let time pass; every deadline on the way is delivered at its moment."""
         mark = len(self.log)
         end = self.mono + seconds
-        if self.whole is not None and self.whole[1] <= end:
+        while self.whole is not None and self.whole[1] <= end:
             (command, due), self.whole = self.whole, None
             self.wait(max(0.0, due - self.mono))
             self.do(self._face(command))

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from math import inf
 
 import pytest
 
@@ -553,21 +552,22 @@ def seen_and_when(
     """What a passenger can see, hear and time: from the entry shut behind them until they are out again."""
     kinds = (cmd.Prompt, cmd.Indicate, cmd.RequestOpen, cmd.WithdrawOpen)
     play.traveller, play.score = traveller, score
-    play.answers[cmd.CompareFace] = None
+    asked: list[tuple[float, cmd.CompareFace]] = []
+
+    def ask(command: cmd.CompareFace) -> None:
+        # A matching face answers at once, a weak one when its time is over: the matcher waits for a better frame.
+        asked.append((play.mono + (command.within_s if command.whole or score <= 0.4 else 0.0), command))
+
+    play.answers[cmd.CompareFace] = ask
     play.answers[cmd.ReadFlags] = lambda c: ev.FlagsRead(c.ticket, c.ask, flags)
     play.present()
     if play.lane.enclosed:
         play.enter()
-    mark, began, asked, due = len(play.log), play.mono, None, 0.0
+    mark, began = len(play.log), play.mono
     found: list[tuple[float, Command]] = []
     for _ in range(900):
-        ask = play.all(cmd.CompareFace)[-1]
-        if ask is not asked:
-            # A matching face answers at once, a weak one when its time is over: the matcher waits for a better frame.
-            asked, due = ask, play.mono + (ask.within_s if ask.whole or score <= 0.4 else 0.0)
-        if play.mono >= due - 0.01:
-            due = inf
-            play.do(play._face(ask))
+        if asked and play.mono >= asked[0][0] - 0.01:
+            play.do(play._face(asked.pop(0)[1]))
         found += [(round(play.mono - began, 1), c) for c in play.log[mark:] if isinstance(c, kinds)]
         mark = len(play.log)
         play.wait(0.1)

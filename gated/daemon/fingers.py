@@ -70,7 +70,7 @@ class Fingers:
         self._task = asyncio.ensure_future(self._answer(self._reader, command, template))
 
     def rest(self, ticket: int) -> None:
-        """The verdict is reached and nobody waits for a finger: the reader goes dark."""
+        """Nobody waits for a finger any more: the reader goes dark."""
         if self._ticket == ticket:
             self._drop()
 

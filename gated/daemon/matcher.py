@@ -4,7 +4,7 @@ Frames never become events and are wiped at `Forget`; only conclusions enter the
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -28,16 +28,25 @@ BREATH_S = 0.2
 
 
 @dataclass(slots=True)
+class _Looked:
+    """What became of one face since `since_mono`, over all requests about it: whoever is compared again, or looked at
+    for longer than it took, is advised and compared at the very moments at which they would have been (L8)."""
+
+    subject: int
+    since_mono: float
+    template: bytes = field(repr=False)
+    advised: float
+    usable_since: float | None = None
+    compared_mono: float = -1.0
+    best: FaceCompared | None = None
+
+
+@dataclass(slots=True)
 class _Asked:
     """A comparison under way."""
 
     command: CompareFace
-    template: bytes = field(repr=False)
     overdue: asyncio.TimerHandle | None = None
-    usable_since: float | None = None
-    compared_mono: float = -1.0
-    advised: float = 0.0
-    best: FaceCompared | None = None
 
 
 class Matcher:
@@ -47,6 +56,7 @@ class Matcher:
         self._camera, self._workers, self._emit, self._template_of = camera, workers, emit, template_of
         self._best = Best()
         self._ticket: int | None = None
+        self._looked: _Looked | None = None
         self._asked: _Asked | None = None
         self._wake = asyncio.Event()
         self._lost = False
@@ -67,11 +77,14 @@ class Matcher:
         except KeyError:
             self._emit(FaceCompared(command.ticket, command.ask, Check.UNDETERMINED))
             return
-        self._ask(None)
         self._ticket = command.ticket
-        asked = _Asked(command, template, advised=loop.time())
+        looked = self._looked
+        if looked is None or (looked.subject, looked.since_mono) != (command.subject, command.since_mono):
+            self._looked = _Looked(command.subject, command.since_mono, template, advised=loop.time())
+        asked = _Asked(command)
         asked.overdue = loop.call_later(command.within_s, self._finish, asked)
         self._ask(asked)
+        self._answer_soon()
         self._wake.set()
 
     def forget(self, ticket: int) -> None:
@@ -81,7 +94,7 @@ class Matcher:
 
     def _drop(self) -> None:
         self._ask(None)
-        self._ticket = None
+        self._ticket = self._looked = None
         self._best.clear()
 
     def _ask(self, asked: _Asked | None) -> None:
@@ -136,68 +149,70 @@ class Matcher:
         await asyncio.sleep(RETRY_S)
 
     async def _compare_best(self) -> None:
-        asked = self._asked
-        if asked is None:
+        """Compare the best frame, once it is worth it. What is found while nobody asks is kept for who asks next."""
+        asked, looked = self._asked, self._looked
+        if asked is None or looked is None:
             return
         now = asyncio.get_running_loop().time()
-        since = asked.command.since_mono
-        found = self._best.best(since)
+        found = self._best.best(looked.since_mono)
         if found is None:
-            self._advise(asked, now)
+            self._advise(asked, looked, now)
             return
-        asked.usable_since = now if asked.usable_since is None else asked.usable_since
-        if now - asked.usable_since < SETTLE_S or found.mono <= asked.compared_mono:
+        looked.usable_since = now if looked.usable_since is None else looked.usable_since
+        if now - looked.usable_since < SETTLE_S or found.mono <= looked.compared_mono:
             return
-        asked.compared_mono = found.mono
-        score = await self._workers.run("face", self._score, found, asked.template)
-        if self._asked is not asked:
+        score = await self._workers.run("face", self._score, found, looked.template)
+        if self._looked is not looked:
             return
-        answer = self._answer(asked, found, score)
-        if asked.best is None or answer.score > asked.best.score:
-            asked.best = answer
-        if answer.result is Check.SUCCESSFUL and not asked.command.whole:
+        looked.compared_mono, looked.usable_since = found.mono, None
+        answer = self._answer(asked.command, found, score)
+        if looked.best is None or answer.score > looked.best.score:
+            looked.best = answer
+        self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        """Answer before the time is over, where that is wanted and nothing better could come."""
+        asked, looked = self._asked, self._looked
+        if asked is None or looked is None or looked.best is None or asked.command.whole:
+            return
+        if looked.best.result is Check.SUCCESSFUL:
             self._finish(asked)
-        else:
-            asked.usable_since = None
 
     def _score(self, found: Candidate, template: bytes) -> float:
         faces = self._workers.faces
         return faces.score(faces.embed(found.image, found.look), template)
 
-    def _answer(self, asked: _Asked, found: Candidate, score: float) -> FaceCompared:
+    def _answer(self, command: CompareFace, found: Candidate, score: float) -> FaceCompared:
         threshold, weak = self._workers.faces.threshold, self._workers.faces.weak
-        persons = self._best.persons(asked.command.since_mono)
-        result = Check.SUCCESSFUL if score >= threshold.score else Check.FAILED
-        command = asked.command
         return FaceCompared(
             command.ticket,
             command.ask,
-            result,
+            Check.SUCCESSFUL if score >= threshold.score else Check.FAILED,
             score,
             threshold.score,
             threshold.fmr,
             found.mono,
-            persons,
+            self._best.persons(command.since_mono),
             weak_threshold=weak.score if weak else None,
             weak_fmr=weak.fmr if weak else 1.0,
         )
 
-    def _advise(self, asked: _Asked, now: float) -> None:
-        advice = self._best.advice(asked.command.since_mono)
-        if advice is not None and now - asked.advised >= ADVISE_EVERY_S:
-            asked.advised = now
+    def _advise(self, asked: _Asked, looked: _Looked, now: float) -> None:
+        advice = self._best.advice(looked.since_mono)
+        if advice is not None and now - looked.advised >= ADVISE_EVERY_S:
+            looked.advised = now
             self._emit(FaceAdvice(asked.command.ticket, asked.command.ask, Advice(advice)))
 
     def _finish(self, asked: _Asked) -> None:
-        if asked is not self._asked:
+        looked = self._looked
+        if asked is not self._asked or looked is None:
             return
         self._ask(None)
-        command = asked.command
-        if asked.best is not None:
-            self._emit(asked.best)
-            return
-        threshold = self._workers.faces.threshold
+        command, threshold = asked.command, self._workers.faces.threshold
         persons = self._best.persons(command.since_mono)
+        if looked.best is not None:
+            self._emit(replace(looked.best, ticket=command.ticket, ask=command.ask, persons=persons))
+            return
         self._emit(
             FaceCompared(
                 command.ticket, command.ask, Check.UNDETERMINED, 0.0, threshold.score, threshold.fmr, 0.0, persons

@@ -76,9 +76,9 @@ class Outlets:
                 self._matcher.compare(command)
             case cmd.CompareFinger():
                 self._fingers.compare(command)
-            case cmd.Record(ticket):
-                if not command.unseen:
-                    self._fingers.rest(ticket)
+            case cmd.EndFinger(ticket):
+                self._fingers.rest(ticket)
+            case cmd.Record():
                 self._record(command, now)
             case cmd.Settle():
                 self._settle(command, now)

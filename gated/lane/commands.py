@@ -162,7 +162,7 @@ class CompareFace(Request):
     since_mono: float
     within_s: float
     whole: bool = False
-    """Take all of `within_s`, whatever is found meanwhile."""
+    """Take all of `within_s`, whatever is found meanwhile (L8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +185,13 @@ class Record(Request):
     evidence: Evidence = personal()
     by: str | None = None
     """Who ordered it, where an officer or technician did."""
-    unseen: bool = False
-    """The lane goes on with the passenger as before (L8): nothing that they see may change now."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndFinger(Command):
+    """Nobody waits for this ticket's finger any more, and `CompareFinger` is not answered: the reader goes dark."""
+
+    ticket: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,10 @@ STAYS = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFI
 """Somebody may be held between two shut doors: the longest stay counts."""
 
 
+PROVING = frozenset({State.MATCHING, State.FINGERING, State.CONFIRMING})
+"""The passenger is asked for proofs, in earnest or not (L8)."""
+
+
 UNDECIDED = frozenset({State.ENCLOSING, State.MATCHING, State.FINGERING, State.CONFIRMING, State.RECORDING})
 """Inside, and no grant is durable yet."""
 
@@ -205,12 +209,21 @@ class Core:
             self.waiting = None
         if state is State.IDLE:
             self.turn(now)
+        if state not in PROVING:
+            self._end_proof()
         if state is not self.state or DWELL[state] is not None:
             self.state = state
             self.sign()
             self.light()
         dwell = DWELL[state]
         self._due = None if dwell is None else now.mono + getattr(self.timing, dwell)
+
+    def _end_proof(self) -> None:
+        """Whatever ends it: nobody is led to believe anything any more, and no finger is waited for."""
+        if self.passage is not None:
+            self.passage.pretended = None
+            if self.passage.asks.pop(cmd.CompareFinger, None) is not None:
+                self.say(cmd.EndFinger(self.passage.ticket))
 
     def sign(self) -> None:
         """Tell the passenger what the present state has to say."""
@@ -325,10 +338,10 @@ class Core:
         """Add to what is known of the passenger."""
         self.guest.evidence = with_found(self.guest.evidence, **found)
 
-    def record(self, verdict: Verdict, by: str | None = None, *, unseen: bool = False) -> None:
+    def record(self, verdict: Verdict, by: str | None = None) -> None:
         guest = self.guest
         guest.verdict, guest.granted = verdict, False
-        self.ask(cmd.Record, verdict, guest.near, guest.evidence, by, unseen)
+        self.ask(cmd.Record, verdict, guest.near, guest.evidence, by)
 
     def verdict(self, decision: Decision, reason: str) -> Verdict:
         """One that no rule made."""

@@ -68,17 +68,17 @@ def with_found(evidence: Evidence, **found: Any) -> Evidence:
     return replace(evidence, **found)
 
 
-def as_if_nothing_matched(evidence: Evidence) -> Evidence:
-    """The same evidence, had the last proof been somebody else's (L8). What the passenger already saw stays: a face, or
-    a finger, after which another finger was asked for is as it was."""
-    last = evidence.fingers[-1].finger if evidence.fingers else ""
-    fingers = tuple(
-        replace(each, result=Check.FAILED, score=0.0)
-        if each.finger == last and each.result is Check.SUCCESSFUL
-        else each
-        for each in evidence.fingers
-    )
-    face = evidence.face
-    if face is not None and not fingers:
-        face = replace(face, result=Check.FAILED, score=0.0, weak_threshold=None)
-    return replace(evidence, face=face, fingers=fingers)
+def as_if_the_last_failed(evidence: Evidence) -> Evidence:
+    """The same evidence, had the last answer been somebody else's (L8). The answers before it stay as they are: by what
+    was asked for next the passenger has seen them."""
+    if evidence.fingers:
+        *before, last = evidence.fingers
+        return replace(evidence, fingers=(*before, as_if_failed(last)))
+    if evidence.face is None:
+        return evidence
+    return replace(evidence, face=replace(evidence.face, result=Check.FAILED, score=0.0, weak_threshold=None))
+
+
+def as_if_failed(finger: FingerCompared) -> FingerCompared:
+    """The same answer, had the finger been somebody else's. One that was not compared was nobody's."""
+    return replace(finger, result=Check.FAILED, score=0.0) if finger.result is Check.SUCCESSFUL else finger

@@ -8,6 +8,9 @@ from gated.lane.events import Door, Event, Now
 from gated.lane.evidence import Decision
 from gated.lane.gate import Severity
 from gated.lane.passage import Kind, Passage
+from gated.lane.policy import document_is_not_flagged, holder_is_not_flagged
+
+_CONTROLS = frozenset({document_is_not_flagged.__name__, holder_is_not_flagged.__name__})
 
 
 def rest(lane: Core, now: Now) -> None:
@@ -90,7 +93,12 @@ def refuse(lane: Core, reason: str, now: Now) -> None:
 
 
 def record_referral(lane: Core, reason: str) -> None:
-    lane.record(lane.verdict(Decision.REFER, reason))
+    """Whoever was referred for a control stays so, whatever happens in the lane until they are gone; and while the lane
+    only seems to go on, the record is made."""
+    guest = lane.guest
+    told = guest.verdict is not None and guest.verdict.reason in _CONTROLS
+    if not told and guest.pretended is None:
+        lane.record(lane.verdict(Decision.REFER, reason))
 
 
 def refer(lane: Core, reason: str, now: Now) -> None:
@@ -99,11 +107,10 @@ def refer(lane: Core, reason: str, now: Now) -> None:
     lane.withdraw(now)
     lane.answer(guest.order, False, "overtaken")
     guest.order = None
-    if not guest.unseen:  # or the officer was called already, for what matters more than how the pretence ended
+    if guest.pretended is None:  # or the officer was called already, for what matters more than how it ended
         record_referral(lane, reason)
         lane.call_officer(reason)
         lane.alarm(AlarmCode.REFERRED)
-    guest.unseen = False
     lane.goto(State.REFERRED, now)
     if not lane.gate.uplink:
         officer_offline(lane, now)

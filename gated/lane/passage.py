@@ -56,11 +56,13 @@ class Passage:
     the far doorway, or the lane was suddenly empty, and nobody was seen to pass."""
     doubted: bool = False
     """Somebody was seen to pass, and yet as many are inside as before: hands in the barriers, or one who hid."""
-    unseen: bool = False
-    """Referred for a control, and the officer is called; the lane goes on as if nothing had matched (L8)."""
+    pretended: Evidence | None = field(default=None, repr=False)
+    """Referred, and the officer is called, but the passenger not told yet: what they are to believe was found (L8)."""
     proof_state: Enum | None = None
     proof_due: float | None = None
     """The state in which the last proof was asked for, and its deadline."""
+    look_until: float = 0.0
+    """When a face that does not match would be answered, on the monotonic clock; 0: it was."""
     order: str | None = None
     """An officer's order that is answered once it is durable."""
 

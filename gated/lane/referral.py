@@ -40,6 +40,7 @@ def officer_opens(lane: Core, event: ev.OfficerOpens, now: Now) -> None:
 def officer_refuses(lane: Core, event: ev.OfficerRefuses, now: Now) -> None:
     if _orders_this(lane, event):
         lane.answer(event.order, True)
+        lane.guest.pretended = None
         send_back(lane, now)
 
 
@@ -51,7 +52,7 @@ def officer_retries(lane: Core, event: ev.OfficerRetries, now: Now) -> None:
     alone = not lane.enclosed or (lane.gate.persons == 1 and not lane.guest.crowded and not from_far(lane))
     lane.answer(event.order, able and alone, "" if able and alone else "lane_cannot")
     if able and alone:
-        lane.guest.tries = 0
+        lane.guest.tries, lane.guest.pretended = 0, None
         evidence = lane.guest.evidence
         earlier = (*evidence.earlier, *evidence.fingers)
         lane.note(face=None, fingers=(), earlier=earlier, flags=frozenset())
@@ -60,17 +61,16 @@ def officer_retries(lane: Core, event: ev.OfficerRetries, now: Now) -> None:
 
 def _orders_this(lane: Core, event: ev.TicketOrder) -> bool:
     if event.ticket == lane.guest.ticket:
-        lane.guest.unseen = False
         return True
     lane.answer(event.order, False, "other_ticket")
     return False
 
 
 def if_called(order: Handler) -> Handler:
-    """An officer who was called while the lane goes on unseen (L8) need not wait for its end."""
+    """An officer who was called while the lane seems to go on (L8) need not wait for its end."""
 
     def either(lane: Core, event: ev.TicketOrder, now: Now) -> None:
-        (order if lane.guest.unseen else not_now)(lane, event, now)
+        (not_now if lane.guest.pretended is None else order)(lane, event, now)
 
     return either
 

@@ -207,23 +207,23 @@ MISTAKES: tuple[Mistake, ...] = (
         "exit_before_the_record",
         "proving",
         "a passage without a durable record",
-        "        lane.record(verdict)\n        lane.goto(State.RECORDING, now)",
-        "        lane.record(verdict)\n        lane.guest.released = True\n"
-        "        lane.goto(State.RELEASING, now)\n        lane.request(lane.guest.far)",
+        "            lane.record(verdict)\n            lane.goto(State.RECORDING, now)",
+        "            lane.record(verdict)\n            lane.guest.released = True\n"
+        "            lane.goto(State.RELEASING, now)\n            lane.request(lane.guest.far)",
     ),
     Mistake(
         "flags_not_read_again",
         "proving",
         "a ban between entry and exit is not seen",
-        "        lane.goto(State.CONFIRMING, now)\n        lane.ask(cmd.ReadFlags)",
-        "        confirm_flags(lane, ev.FlagsRead(guest.ticket, 1, evidence.flags), now)",
+        "    lane.goto(State.CONFIRMING, now)\n    lane.ask(cmd.ReadFlags)",
+        "    confirm_flags(lane, ev.FlagsRead(guest.ticket, 1, guest.evidence.flags), now)",
     ),
     Mistake(
         "flags_unread_are_none",
         "proving",
         "a cache that does not answer has no controls",
-        '    _go_on_unseen(lane, lane.verdict(Decision.REFER, "flags_unread"), now)',
-        "    confirm_flags(lane, ev.FlagsRead(lane.guest.ticket, 1, frozenset()), now)",
+        '        _refer_unseen(lane, lane.verdict(Decision.REFER, "flags_unread"), now)',
+        "        confirm_flags(lane, ev.FlagsRead(lane.guest.ticket, 1, frozenset()), now)",
     ),
     Mistake(
         "document_flags_overwritten",
@@ -264,7 +264,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "control_shown_by_its_haste",
         "proving",
         "who is sought is referred sooner than a weak face, and knows why (L8)",
-        "rest_s = guest.evidence.since_mono + timing.face_s * timing.face_tries - now.mono",
+        "rest_s = guest.look_until - now.mono",
         "rest_s = 0.0",
     ),
     Mistake(

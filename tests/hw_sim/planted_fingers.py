@@ -77,8 +77,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "nobody_asks_for_a_reader",
         "entitlement",
         "who needs a finger walks in to a lane without a reader",
-        "return needed == 0 or (e.finger_reader and e.traveller",
-        "return needed == 0 or (e.traveller",
+        "return needed == 0 or (e.finger_reader and len(enrolled)",
+        "return needed == 0 or (len(enrolled)",
     ),
     Mistake(
         "finger_pad_not_minded",
@@ -98,7 +98,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "last_finger_alone_counts",
         "proving",
         "each answer of the reader replaces those before",
-        "fingers=(*lane.guest.evidence.fingers, event)",
+        "fingers=(*guest.evidence.fingers, event)",
         "fingers=(event,)",
     ),
     Mistake(
@@ -126,7 +126,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "control_shown_by_a_finger",
         "proving",
         "who is sought is referred at once after their finger matched, and knows why (L8)",
-        "evidence = as_if_nothing_matched(guest.evidence) if guest.unseen else guest.evidence",
-        "evidence = guest.evidence",
+        "elif not _ask(lane, guest.pretended, now):",
+        "elif not _ask(lane, guest.evidence, now):",
     ),
 )
