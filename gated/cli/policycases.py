@@ -100,8 +100,8 @@ class Case:
     document_flags: frozenset[str]
     flags: frozenset[str] = field(repr=False)
     holder: Holder | None = field(repr=False)
-    cache_ages_s: tuple[float, float] | None
-    """Of people and control."""
+    cache_ages_s: tuple[int, int] | None
+    """Of people and control, in whole seconds."""
     chip: tuple[Check, Check, Check] | None
     """Access, authentic, not cloned."""
     finger_reader: bool
@@ -170,7 +170,7 @@ def case_of(e: Evidence, reason: str) -> Case:
         raise ValueError("nobody is judged without a document")
     ages = None
     if e.cache is not None:
-        ages = tuple((e.opened - as_of).total_seconds() for as_of in (e.cache.people_as_of, e.cache.control_as_of))
+        ages = _seconds(e.opened - e.cache.people_as_of), _seconds(e.opened - e.cache.control_as_of)
     proven = proven_fingers(e)
     return Case(
         day=e.day,
@@ -183,7 +183,7 @@ def case_of(e: Evidence, reason: str) -> Case:
         document_flags=e.document_flags,
         flags=e.flags | (e.traveller.flags if e.traveller is not None else frozenset()),
         holder=_holder(e, e.traveller) if e.traveller is not None else None,
-        cache_ages_s=(ages[0], ages[1]) if ages is not None else None,
+        cache_ages_s=ages,
         chip=(e.chip.access, e.chip.authentic, e.chip.not_cloned) if e.chip is not None else None,
         finger_reader=e.finger_reader,
         face=Seen(_match(e), e.face.persons == 1, e.face.captured_mono >= e.since_mono, e.face.pad) if e.face else None,
@@ -192,6 +192,11 @@ def case_of(e: Evidence, reason: str) -> Case:
         ),
         proven=reason not in _AT_ENTRY or e.face is not None or bool(e.fingers),
     )
+
+
+def _seconds(age: timedelta) -> int:
+    """Whole ones: policies tell ages by no less."""
+    return age // timedelta(seconds=1)
 
 
 def _holder(e: Evidence, who: Traveller) -> Holder:
