@@ -428,7 +428,7 @@ def test_check_asks_a_running_daemon_for_its_devices(config: Path, lane: Lane) -
 
 
 def test_check_of_keys(config: Path) -> None:
-    for name in ("cache.key", "journal.key", "hq.pub", "orders.pub"):
+    for name in ("cache.key", "journal.key", "hq.pub", "orders.pub", "policy.pub"):
         (config.parent / name).write_bytes(bytes(32))
     (config.parent / "cache.key").chmod(0o600)
     (config.parent / "journal.key").chmod(0o644)
@@ -439,9 +439,30 @@ def test_check_of_keys(config: Path) -> None:
         "key journal": "fail",
         "key hq_public": "ok",
         "key orders_public": "fail",
+        "key policy_public": "ok",
     }
     assert "on the cache's disk" in found["key cache"].found
     assert "chmod 600" in found["key journal"].todo and "14 bytes" in found["key orders_public"].found
+
+
+def test_check_of_the_policy(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> dict[str, checks.Finding]:
+        return {finding.name: finding for finding in checks.policy(load(config))}
+
+    policy = (ROOT / "config/policy/tw.toml").read_text()
+    assert found()["policy"].result == "ok" and "installed" in found()["policy"].found
+    kept = load(config).store.dir / "policy"
+    kept.mkdir()
+    (kept / "9.toml").write_text(policy.replace("edition = 3\n", "edition = 9\n"))
+    assert "edition 9, kept" in found()["policy"].found
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "CALENDAR_DAYS_MIN", 100_000)
+        assert found()["calendar"].result == "warn" and "days off" in found()["calendar"].todo
+    (kept / "10.toml").write_text("half of")
+    assert found()["policy"].result == "fail" and "edition 10 or a higher one" in found()["policy"].todo
+    config.write_text(re.sub("policy_public = .*\n", "", config.read_text()))
+    (kept / "10.toml").unlink()
+    assert found()["policy"].result == "warn" and "none is taken from HQ" in found()["policy"].found
 
 
 def test_check_of_the_store(config: Path) -> None:

@@ -80,7 +80,14 @@ def install(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("etc/gated/keys", "etc/gated/trust"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for key in ("keys/cache.key", "keys/journal.key", "keys/mqtt.key", "trust/hq.pub", "trust/orders.pub"):
+    for key in (
+        "keys/cache.key",
+        "keys/journal.key",
+        "keys/mqtt.key",
+        "trust/hq.pub",
+        "trust/orders.pub",
+        "trust/policy.pub",
+    ):
         (root / "etc/gated" / key).write_bytes(os.urandom(32))
         (root / "etc/gated" / key).chmod(0o600 if key.startswith("keys") else 0o644)
     text = (ROOT / "config/examples/mantrap.toml").read_text().replace("../policy/", "/opt/gated/source/config/policy/")

@@ -75,6 +75,7 @@ def look(here: Here) -> Iterator[Finding]:
         yield from checks.time_for_fingers(settings.get("fingerprint"), lane.timing.finger_s)
         yield from checks.networks(config)
         yield from checks.databases(config)
+        yield from checks.policy(config)
     yield from checks.keys(config)
     yield from checks.disk(config)
     yield from checks.clock()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gated.config import Config
+from gated.store.sql import StoreError
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -28,6 +29,7 @@ PLACE_S_MIN = 4.0
 DEVICE_S_MAX = 12.0
 BROKER_S_MAX = 3.0
 CLOCK_ERROR_S_MAX = 1.0
+CALENDAR_DAYS_MIN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ def networks(config: Config) -> Iterator[Finding]:
 def databases(config: Config) -> Iterator[Finding]:
     """The folder, the outbox, the cache: there, ours, readable."""
     from gated.store.outbox import OutboxReader
-    from gated.store.sql import StoreCorrupt, StoreError
+    from gated.store.sql import StoreCorrupt
 
     folder = config.store.dir
     if not folder.is_dir():
@@ -226,7 +228,7 @@ def _caches(folder: Path) -> Iterator[Finding]:
     """What each partition's newest generation says of itself in clear."""
     from gated.store.cachefile import generations, read_checked, read_note
     from gated.store.cachetable import check_header
-    from gated.store.sql import ReadOnly, StoreError
+    from gated.store.sql import ReadOnly
     from gated.wire.rows import PARTITIONS
 
     for partition in PARTITIONS:
@@ -248,9 +250,42 @@ def _caches(folder: Path) -> Iterator[Finding]:
             file.close()
 
 
+def policy(config: Config) -> Iterator[Finding]:
+    """Which policy the lane would start with, how long its calendar reaches, and whether HQ's own can be taken."""
+    from gated.daemon.plan import policy_of
+    from gated.daemon.policykept import FOLDER, Kept, PolicyRefused
+
+    settings, held = policy_of(config)
+    kept, where = Kept(config.store.dir / FOLDER), f"installed: {settings.file}"
+    try:
+        highest = max(kept.editions(), default=0)
+        if highest > held.rules.edition:
+            held, where = kept.load(highest, settings.place), "kept of HQ's"
+    except PolicyRefused as no:
+        todo = f"publish edition {highest} or a higher one again, or install it: the lane stays closed until then"
+        yield Finding("policy", "fail", str(no), todo)
+        return
+    except StoreError as bad:
+        yield Finding("policy", "fail", str(bad), "as it says")
+        return
+    found = f"{held.rules.version}, edition {held.rules.edition}, {where}"
+    if config.keys.policy_public is None:
+        todo = "give [keys] policy_public (docs/install.md, Keys); until then a new one is installed by hand"
+        yield Finding("policy", "warn", f"{found}; none is taken from HQ", todo)
+    else:
+        yield Finding("policy", "ok", found)
+    through, today = held.rules.calendar.through, held.rules.day(datetime.now(UTC))
+    if (through - today).days < CALENDAR_DAYS_MIN:
+        todo = "publish a policy with the next year's days off: working days after it are not known"
+        yield Finding("calendar", "warn", f"of the policy ends on {through}", todo)
+    else:
+        yield Finding("calendar", "ok", f"of the policy reaches to {through}")
+
+
 def keys(config: Config) -> Iterator[Finding]:
     """Every key is there, has 32 bytes, and is not open to everybody."""
-    for name, secret in (("cache", True), ("journal", True), ("hq_public", False), ("orders_public", False)):
+    public = ["hq_public", "orders_public", *(["policy_public"] if config.keys.policy_public else [])]
+    for name, secret in (("cache", True), ("journal", True), *((name, False) for name in public)):
         path: Path = getattr(config.keys, name)
         if str(path).startswith("/run/credentials/"):
             path = KEYS / path.name

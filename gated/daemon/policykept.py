@@ -100,11 +100,9 @@ class Kept:
         """Make the folder where it is not there. Raises `StoreError` where others may write to it: whoever takes a
         copy away would take the lane back to an older policy."""
         with in_words(self.folder):
-            try:
+            if not os.path.lexists(self.folder):
                 self.folder.mkdir(mode=0o700)
                 sync_folder(self.folder)
-            except FileExistsError:
-                pass
             status = self.folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             advice = "must be a folder that the lane's user owns and nobody else may write to: chown it, chmod 700"
