@@ -13,7 +13,7 @@ ARGS ?=
 # make soak N=200: how many seeds
 N ?= 20
 
-.PHONY: help setup models broker fprint demo demo-sync test lint format soak mutants bench bench-sync conformance \
+.PHONY: help setup models broker fprint demo demo-sync demo-taiwan test lint format soak mutants bench bench-sync conformance \
     crash crash-sync fleet-sync docs clean distclean
 
 help: ## What there is
@@ -58,6 +58,9 @@ demo: models broker fprint ## A simulated lane with real networks and a real bro
 
 demo-sync: models broker fprint ## What HQ changes and how soon a lane acts on it: enrolments, bans, renewed passports
 	$(PY) -m tests.hw_sim demo --story $(ARGS)
+
+demo-taiwan: models broker fprint ## Every category of the policy, both ways through one lane, HQ's counts beside the truth
+	$(PY) -m tests.hw_sim demo --mix taiwan $(ARGS)
 
 test: models fprint ## The tests (fast ones)
 	@$(MAKE) --no-print-directory broker || echo "gated: going on; what needs a broker will be skipped and say so"

@@ -64,7 +64,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep everything here: databases, logs, picture")
-    parser.add_argument("--speed", type=float, default=1.2, metavar="X", help="how much faster than life people move")
+    parser.add_argument("--speed", type=float, metavar="X", help="how much faster than life people move (1.2; a mix 2)")
     parser.add_argument("--impostors", type=float, default=IMPOSTORS, metavar="SHARE", help="0.25 to 0.9 of all")
     parser.add_argument(
         "--finger-reader",
@@ -88,6 +88,8 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         parser.error("--mix has a fingerprint reader and its own passengers: it goes without --story and --passengers")
     if chosen.mix:
         chosen.passengers = mix.COUNT
+    if chosen.speed is None:
+        chosen.speed = 2.0 if chosen.mix else 1.2
     if chosen.passengers is None:
         chosen.passengers = 2 if chosen.story else 12
     if not 0.25 <= chosen.impostors <= 0.9:

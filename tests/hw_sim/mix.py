@@ -156,11 +156,11 @@ def _permits(sort: Sort, today: date) -> tuple[PermitRow, ...]:
 
 
 def seen(made: Show, monitor: Monitor) -> list[dict[str, Any]]:
-    """By category and direction: who came, and who went through, in body."""
+    """By category and direction: how often somebody showed a document, and who went through, in body."""
     category = {each.paper.number: each.category for each in made.cast.enrolments}
     groups = {p.name: (category[p.paper.number], DIRECTION[p.way]) for p in made.cast.passengers}
     way = {p.name: p.way for p in made.cast.passengers}
-    came = Counter(groups[name] for name in {attempt.name for attempt in monitor.attempts})
+    came = Counter(groups[attempt.name] for attempt in monitor.attempts)
     through = {p.body.name for p in monitor.passages if p.body.name in way and p.way == way[p.body.name]}
     went = Counter(groups[name] for name in through)
     return [{"category": c, "direction": d, "came": came[c, d], "crossed": went[c, d]} for c, d in sorted(came)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.hw_sim.happenings import Happening, What
+from tests.hw_sim.happenings import Happening, Topology, What
 from tests.hw_sim.monitor import Monitor
 from tests.hw_sim.report import Settled, attempt_of
 
@@ -49,6 +49,8 @@ class Trace:
 
         the lane does by itself: best frames, comparison, flags, the durable record. `document_ms_*`: from a document
         put into the reader to the request for the entry, the reader's own work included. People and leaves not."""
+        if self.monitor.topology is Topology.BIDIRECTIONAL:  # either leaf is an entry: these would be mixed up
+            return {**_spread("software_ms", []), **_spread("document_ms", [])}
         shut = [at for at, is_shut in self.leaves.get("a", []) if is_shut]
         software = [_after(at, shut) for at in self.requests.get("b", [])]
         shown = [attempt.at for attempt in self.monitor.attempts]
