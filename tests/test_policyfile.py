@@ -312,6 +312,14 @@ def test_the_line_is_the_one_that_was_changed() -> None:
         assert refused.value.line in (line, TEXT[: table + 1].count("\n") + 1), str(refused.value)
 
 
+def test_a_document_of_which_no_specimen_can_be() -> None:
+    text = TEXT.replace('other_than = ["TWN"]', 'other_than = ["TWN", "UTO", "XXA"]')
+    assert text != TEXT
+    shown = text.replace('document = "passport_tw"', 'document = "passport_foreign"', 1)
+    with pytest.raises(ConfigError, match=r"\[examples\]: example 1.*passport_foreign is of no issuer"):
+        parse_policy(shown, HERE)
+
+
 def test_a_file_that_is_not_there_or_no_text_or_too_long(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_rules(tmp_path / "gone.toml")

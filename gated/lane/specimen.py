@@ -67,7 +67,9 @@ def document_of(specimen: Specimen, rules: Rules) -> Document:
     kind = rules.documents.get(specimen.document)
     if kind is None:
         raise ValueError(f"document {specimen.document} is no kind of the policy: {', '.join(rules.documents)}")
-    issuer = min(kind.issuers) if kind.issuers else next(i for i in ("UTO", "XXA") if i not in kind.other_than)
+    issuer = min(kind.issuers or {"UTO", "XXA"} - kind.other_than, default=None)
+    if issuer is None:
+        raise ValueError(f"document {specimen.document} is of no issuer that a specimen can have: UTO, XXA")
     code = min(kind.codes)
     expires = specimen.document_expires or specimen.on + timedelta(days=365)
     return Document(
