@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from gated.wire.codec import WireError, encode
 from gated.wire.rows import (
+    CROSSINGS_MAX,
     LINK_PAD_BYTES,
     PLAIN_BYTES_MAX,
+    CrossingRow,
     DocumentRow,
     EpochKey,
     FingerRow,
@@ -68,9 +70,10 @@ OVERHEAD = 1 + 12 + 16
 
 def rows() -> st.SearchStrategy[Any]:
     codes = st.text(max_size=20)
+    papers = st.text(max_size=8)
     days = st.dates()
     return st.one_of(
-        st.builds(DocumentRow, st.integers(0, (1 << 63) - 1)),
+        st.builds(DocumentRow, st.integers(0, (1 << 63) - 1), st.none() | days),
         st.builds(FlagsRow, st.frozensets(codes, max_size=10)),
         st.builds(
             PersonRow,
@@ -84,6 +87,12 @@ def rows() -> st.SearchStrategy[Any]:
             st.lists(st.builds(PermitRow, codes, days, days, st.none() | st.integers(0, 99)), max_size=3).map(tuple),
             st.none() | days,
             st.none() | days,
+            st.sampled_from(("counter", "office", "gate", "entry")),
+            st.none() | days,
+            st.none() | st.integers(0, 250),
+            st.lists(
+                st.builds(CrossingRow, codes, st.datetimes(timezones=st.just(UTC)), papers, papers), max_size=6
+            ).map(tuple),
         ),
     )
 
@@ -159,6 +168,28 @@ def test_a_person_with_all_that_is_allowed_fits() -> None:
     blob = KEY.sealed(HERE, full, NONCE)
     assert len(blob) <= ROW_BYTES_MAX
     assert KEY.opened(HERE, blob) == full
+
+
+def test_a_row_of_before_its_newest_fields_is_as_it_was() -> None:
+    """So nothing has to be sealed anew for them: digests, lengths and the rows of older epochs stay."""
+    old = encode(PERSON)
+    assert not any(name in old for name in (b"origin", b"received_on", b"height_cm", b"crossings"))
+    assert encode(LINK) == b'{"DocumentRow":{"subject":70001}}'
+
+
+def test_that_a_document_is_expected_does_not_show() -> None:
+    """W9: who holds the file without the key sees no traveller of today, in a register of up to ten million people."""
+    links = [DocumentRow(subject, day) for subject in (1, 9_999_999) for day in (None, date(2026, 11, 20))]
+    assert {len(KEY.sealed(HERE, link, NONCE)) for link in links} == {LINK_PAD_BYTES + OVERHEAD}
+
+
+def test_the_last_crossings_and_no_more() -> None:
+    utc = datetime(2026, 11, 20, 3, 4, 5, 678901, tzinfo=UTC)
+    crossings = tuple(CrossingRow("entry", utc + timedelta(days=n), "TWN", "3") for n in range(CROSSINGS_MAX))
+    blob = KEY.sealed(HERE, replace(PERSON, crossings=crossings), NONCE)
+    assert KEY.opened(HERE, blob).crossings == crossings
+    with pytest.raises(WireError):
+        KEY.sealed(HERE, replace(PERSON, crossings=(*crossings, crossings[0])), NONCE)
 
 
 def test_a_large_row_is_compressed_first() -> None:
