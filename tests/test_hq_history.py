@@ -1,7 +1,10 @@
 """Crossings out of HQ's records into its register and from there to a lane; stays that end; documents expected."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,15 +20,17 @@ from gated.hq.history import PAGE, History
 from gated.hq.registers import Counted, Paper, Permit, Person, Register, RegisterFault
 from gated.lane.rules import Rules
 from gated.policyfile import load_rules
+from gated.store.cache import Cache
 from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.store.outbox import Outbox
 from gated.wire.facts import Fact, Holder, TicketSettled, VerdictReached
 from gated.wire.record import Record
-from gated.wire.rows import CROSSINGS_MAX, CrossingRow, of_subject
+from gated.wire.rows import CROSSINGS_MAX, PEOPLE, CrossingRow, DocumentRow, of_document, of_subject
 from tests.hq_rig import DATA_KEY, NOW, person
 from tests.sync_rig import NAME
-from tests.test_hq_to_lane import Both, found, rig, same
+from tests.test_hq_publisher import until
+from tests.test_hq_to_lane import PRIVATE, Both, found, rig, same
 
 __all__ = ["rig"]
 
@@ -386,9 +391,6 @@ def test_from_records_to_the_lanes_cache(rig: Both, tmp_path: Path, rules: Rules
 
 def expected_on(at: Any, number: str) -> date | None:
     """As the row that leads from the document says."""
-    from gated.store.cache import Cache
-    from gated.wire.rows import PEOPLE, DocumentRow, of_document
-    from tests.test_hq_to_lane import PRIVATE
 
     cache = Cache(at.newest(PEOPLE), PRIVATE, NAME)
     try:
@@ -481,6 +483,23 @@ def test_history_by_command(desk: Desk, lane: Lane, register: Register) -> None:
     done = desk.run("history", "update", "--archive", str(lane.folder / "none.db"), *desk.records[2:])
     assert done.exit_code == 1 and "gated-hq ingest makes it" in done.output
     assert len(register.person(1).crossings) == 1
+
+
+def test_the_service_counts_what_comes_and_ends_when_told(desk: Desk, lane: Lane, register: Register) -> None:
+    register.enrol(person(**VISITOR))
+    lane.passes(1, "entry", FIRST)
+    words = ["history", "update", *desk.records, "--every", "1", "--log-format", "json", *desk.where]
+    service = subprocess.Popen([sys.executable, "-m", "gated.hq.cli", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: len(register.person(1).crossings) == 1 or service.poll() is not None)
+        lane.passes(1, "exit", FIRST + HOUR)
+        until(lambda: len(register.person(1).crossings) == 2 or service.poll() is not None)
+        service.send_signal(signal.SIGTERM)
+        _, said = service.communicate(timeout=60)
+    finally:
+        service.kill()
+    assert service.returncode == 0 and len(register.person(1).crossings) == 2, said
+    assert entries(register.person(1)) == [1] and "CANARY" not in said
 
 
 def test_expect_by_command(desk: Desk, lane: Lane, register: Register) -> None:
