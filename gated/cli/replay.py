@@ -21,7 +21,8 @@ def replay(here: Here, journal: Path, key: Path | None) -> None:
     """Run the events of JOURNAL (a lane.db) through this version's machine and compare every command.
 
     Exit code 0: the same commands again. 1: the first difference is shown. The key opens personal data: it is
-    used, never shown. Timing and policy are those of the configuration.
+    used, never shown. Timing is that of the configuration; the policies are those that were in force then, of which the
+    lane keeps copies beside its lane.db.
     """
     from gated.daemon.replay import replay as run_again
     from gated.store.sql import StoreError
