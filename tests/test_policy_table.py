@@ -191,11 +191,14 @@ class Visit:
         )
 
     def _crossings(self, paper: papers.Paper) -> Iterator[CrossingRow]:
-        """The last ones, the older first."""
+        """The last ones, the oldest first. Whoever has any was away before, with a document they have no more."""
         row = self.row
         other = "OTHER" if row.other_document else paper.number
         found = [(row.entered, "entry", other), (row.left, "exit", paper.number)]
         known = [(day, way, number) for day, way, number in found if day is not None]
+        if known:
+            first = min(known)[0]
+            known += [(first - timedelta(days=60), "entry", "FORMER"), (first - timedelta(days=50), "exit", "FORMER")]
         for day, way, number in sorted(known):
             yield CrossingRow(way, datetime.combine(day, NOON, TAIPEI).astimezone(UTC), paper.issuer, number)
 
