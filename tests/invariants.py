@@ -129,13 +129,11 @@ class Invariants:
                 pass
 
     def served(self, now: Now) -> set[Door]:
-        """The sides on which a document may be presented, by orders and schedule alone. Reckons in UTC."""
+        """The sides on which a document may be presented, by orders, schedule and wall clock alone."""
         ways = self.lane.ways
         if ways.direction != BOTH:
             return {Door.A}
-        clock = now.utc.time()
-        started = [shift.way for shift in ways.shifts if shift.start <= clock] or [s.way for s in ways.shifts]
-        way = self.ordered_way or (started[-1] if started else BOTH)
+        way = self.ordered_way or ways.at(now.utc, self.lane.rules.zone)
         return {door for door, goes in ((Door.A, "exit"), (Door.B, "entry")) if way in (BOTH, goes)}
 
     def _begins(self, ticket: int, side: Door, now: Now) -> None:

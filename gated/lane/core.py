@@ -244,6 +244,8 @@ class Core:
         """Serve the sides that schedule and orders say, and tell those for whom that is new (L7).
 
         Whoever is in the lane goes on their way."""
+        if self.passage is None:
+            self._take_rules()  # the country's time is the policy's
         zone, before = self.rules.zone, self.serving
         self.way = self.ordered_way or self.ways.at(now.utc, zone)
         self.turns = None if self.ordered_way else self.ways.next(now.utc, zone)
