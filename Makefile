@@ -13,11 +13,11 @@ ARGS ?=
 # make soak N=200: how many seeds
 N ?= 20
 
-.PHONY: help setup models broker fprint demo demo-sync demo-taiwan test lint format soak mutants bench bench-sync conformance \
-    crash crash-sync fleet-sync docs clean distclean
+.PHONY: help setup models broker fprint demo demo-sync demo-taiwan test lint format soak mutants \
+    mutants-policy bench bench-sync conformance crash crash-sync fleet-sync docs clean distclean
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## The virtual environment .venv with everything in it
 
@@ -79,8 +79,12 @@ soak: $(READY) ## Virtual lane-hours over N seeds, with faults; then mutants
 	$(PY) -m tests.hw_sim soak --seeds $(N) $(ARGS)
 	@$(MAKE) --no-print-directory mutants ARGS=
 
-mutants: $(READY) ## Plant mistakes in the machine; the tests must catch each
+mutants: $(READY) ## Plant mistakes in the machine and the policy; the tests must catch each
 	$(PY) -m tests.hw_sim mutants $(ARGS)
+	@$(MAKE) --no-print-directory mutants-policy ARGS=
+
+mutants-policy: $(READY) ## Change every number, date, cell and predicate of the policy, one at a time
+	$(PY) -m tests.hw_sim mutants-policy $(ARGS)
 
 bench: models broker ## Figures, beside those of others
 	@for file in benchmarks/bench_*.py; do \

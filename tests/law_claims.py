@@ -1,9 +1,9 @@
 """What Taiwan's policy must say, stated anew from its sources and nowhere computed from the policy file.
 
-Three sorts: the policy's own examples, the passengers of `tests.policy_table`, and sweeps over every cell of the matrix,
-every day of the calendar, every control, permit and reason. tests/test_lane_rules.py asks each of config/policy/tw.toml
-as it is; `tests.hw_sim.mutants_policy` of every mutant of it. The evidence is of the policy as it is: a mutant must not
-make the document that it then refuses."""
+Three sorts: the policy's own examples, the passengers of `tests.policy_table`, and sweeps over every cell of the
+matrix, every day of the calendar, every control, permit and reason. tests/test_lane_rules.py asks each of
+config/policy/tw.toml as it is; `tests.hw_sim.mutants_policy` of every mutant of it. The evidence is of the policy as it
+is: a mutant must not make the document that it then refuses."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ from gated.lane.freshness import Freshness, freshness
 from gated.lane.rules import ENTRY, EXIT, Rules
 from gated.lane.specimen import Pass, Specimen, evidence_of
 from gated.policyfile import load_policy
-from tests.policy_table import DOCUMENT, INSIDE, PERMITS, PLACES, TABLE, URGENCY, WITH_FINGERS, Row
+from tests.policy_table import DOCUMENT, PERMITS, PLACES, TABLE, URGENCY, WITH_FINGERS, Row
 from tests.rule_claims import Claim
 
 PATH = Path(__file__).resolve().parents[1] / "config" / "policy" / "tw.toml"
@@ -226,14 +226,14 @@ def _urgency(e: Evidence, rules: Rules) -> str:
 # -- permits, what may be missing, how old a cache may be (W3, W4, O1, L9) ------------------------------------------
 
 ON_ENTRY = {
-    **dict.fromkeys(("national_abroad", "hong_kong_macau"), {"residence", "multiple_entry"}),
-    **dict.fromkeys(("mainland_resident", "mainland_spouse"), {"residence", "multiple_entry"}),
-    "resident": {"residence", "reentry"},
-    "hong_kong_macau_visitor": {"entry_permit"},
+    **dict.fromkeys(("national_abroad", "hong_kong_macau"), ("residence", "multiple_entry")),
+    **dict.fromkeys(("mainland_resident", "mainland_spouse"), ("residence", "multiple_entry")),
+    "resident": ("residence", "reentry"),
+    "hong_kong_macau_visitor": ("entry_permit",),
 }
 ON_EXIT = {
-    **dict.fromkeys(("national_abroad", "resident", "hong_kong_macau"), {"residence"}),
-    **dict.fromkeys(("mainland_resident", "mainland_spouse"), {"residence"}),
+    **dict.fromkeys(("national_abroad", "resident", "hong_kong_macau"), ("residence",)),
+    **dict.fromkeys(("mainland_resident", "mainland_spouse"), ("residence",)),
 }
 STAYS = ("hong_kong_macau_visitor", "foreign_visitor")
 
@@ -348,7 +348,7 @@ def _enrolments() -> Iterator[Claim]:
 
 def _sizes_and_days() -> Iterator[Claim]:
     for day, years, cm in SIZES:
-        yield Claim(f"size on {day}", lambda rules, d=day: _size(rules, d), (years, cm))
+        yield Claim(f"size on {day}", partial(_size, day), (years, cm))
     for category in DOCUMENT:
         first = FIRST_DAY.get(category, date(2012, 1, 1))
         for day, in_force in ((first, True), (first - ONE_DAY, category not in FIRST_DAY), (date(2039, 1, 2), True)):
@@ -362,14 +362,22 @@ def _sizes_and_days() -> Iterator[Claim]:
     yield Claim("two years abroad to the day", partial(_said, just), "pass")
     for hour, day in ((15, DAY), (16, DAY + ONE_DAY)):
         moment = datetime(2026, 11, 20, hour, 30, tzinfo=UTC)
-        yield Claim(f"day at {hour}:30 UTC", lambda rules, m=moment: rules.day(m), day)
+        yield Claim(f"day at {hour}:30 UTC", partial(lambda rules, m: rules.day(m), m=moment), day)
     last, first = datetime(2026, 11, 20, 15, 59, 59, tzinfo=UTC), datetime(2026, 11, 20, 16, 0, tzinfo=UTC)
     yield Claim("midnight in Taipei", lambda rules: (rules.day(last), rules.day(first)), (DAY, DAY + ONE_DAY))
 
 
-def _size(rules: Rules, day: date) -> tuple[int, int]:
+def _size(day: date, rules: Rules) -> tuple[int, int]:
     size = rules.size(day)
     return size.age_years_min, size.height_cm_min
+
+
+AT_ENROLMENT = {"counter": (None, None), "office": (12, 140), "gate": (None, None), "entry": (None, None)}
+"""E2: how old and tall somebody must be on the day on which they are enrolled; HQ asks it, a lane does not."""
+
+
+def _at_enrolment(rules: Rules) -> dict[str, tuple[int | None, int | None]]:
+    return {name: (each.age_years_min, each.height_cm_min) for name, each in rules.origins.items()}
 
 
 REFER_ODDITIES = ("hong_kong_macau_visitor", "foreign_visitor")
@@ -410,12 +418,12 @@ IN_LANE = {
 def _names() -> Iterator[Claim]:
     known = {reason: how for how, reasons in IN_LANE.items() for reason in reasons}
     for reason, how in (URGENCY | known).items():
-        yield Claim(f"urgency of {reason}", lambda rules, r=reason: rules.reasons[r].value, how)
+        yield Claim(f"urgency of {reason}", partial(lambda rules, r: rules.reasons[r].value, r=reason), how)
+    yield Claim("enrolled at what age", _at_enrolment, AT_ENROLMENT)
     yield Claim("every reason", lambda rules: frozenset(rules.reasons), policy.REASONS)
     yield Claim("every place (L11)", lambda rules: rules.places, frozenset(PLACES))
     yield Claim("every kind of permit", lambda rules: rules.permits, KINDS_OF_PERMIT)
     yield Claim("every category", lambda rules: frozenset(rules.categories), frozenset(DOCUMENT))
-    yield Claim("rules inside", lambda rules: INSIDE <= frozenset(rules.reasons), True)
 
 
 EXAMPLES = tuple(_examples())

@@ -134,8 +134,9 @@ def tall_enough(e: Evidence, rules: Rules) -> bool:
 @cites("E1", "E2", "W6")
 def enrolment_fits_category(e: Evidence, rules: Rules) -> bool:
     """People of this category are enrolled where this one was."""
-    origin = rules.origins.get(e.traveller.origin) if e.traveller is not None else None
-    return origin is not None and e.traveller is not None and e.traveller.category in origin.categories
+    if e.traveller is None or (origin := rules.origins.get(e.traveller.origin)) is None:
+        return False
+    return e.traveller.category in origin.categories
 
 
 @cites("E6")
@@ -188,7 +189,8 @@ def enrolled_as_demanded(e: Evidence, rules: Rules) -> bool:
 def fingers_can_be_taken(e: Evidence, rules: Rules) -> bool:
     """Whoever cannot pass without a finger is not let in to a lane that takes none, or none of theirs."""
     needed = fingers_needed_at_most(e, rules)
-    return needed == 0 or (e.finger_reader and e.traveller is not None and len(e.traveller.fingers) >= needed)
+    enrolled = e.traveller.fingers if e.traveller is not None else ()
+    return needed == 0 or (e.finger_reader and len(enrolled) >= needed)
 
 
 # -- permits and history -------------------------------------------------------------------------------------------
@@ -241,16 +243,15 @@ OTHER_DOCUMENT: Final = "other_document"
 
 def oddities(e: Evidence) -> tuple[str, ...]:
     """What contradicts the last crossings; what is not known contradicts nothing, but an exit wants an entry."""
-    found, inside = [], is_inside(e)
-    if e.direction == ENTRY and inside:
-        found.append(DOUBLE_ENTRY)
-    if e.direction == EXIT and e.traveller is not None and not inside:
-        found.append(EXIT_WITHOUT_ENTRY)
-    if e.direction == EXIT and inside and e.traveller is not None:
-        entered = e.traveller.entered
-        if entered is not None and not entered.this_document:
-            found.append(OTHER_DOCUMENT)
-    return tuple(found)
+    if e.traveller is None:
+        return ()
+    inside, entered = is_inside(e), e.traveller.entered
+    if e.direction == ENTRY:
+        return (DOUBLE_ENTRY,) if inside else ()
+    if not inside:
+        return (EXIT_WITHOUT_ENTRY,)
+    assert entered is not None, "who is inside entered"
+    return () if entered.this_document else (OTHER_DOCUMENT,)
 
 
 def _history_allows(e: Evidence, rules: Rules, oddity: str) -> bool:
@@ -279,7 +280,8 @@ def document_is_of_the_entry(e: Evidence, rules: Rules) -> bool:
 def not_abroad_too_long(e: Evidence, rules: Rules) -> bool:
     """Whoever has been abroad for more years than the policy says goes to an officer."""
     years = category_of(e, rules).abroad_years_max
-    if years is None or e.direction != ENTRY or e.traveller is None or e.traveller.left is None or is_inside(e):
+    left = e.traveller.left if e.traveller is not None else None
+    if years is None or e.direction != ENTRY or left is None or is_inside(e):
         return True
-    left = rules.day(e.traveller.left.utc)
-    return (e.day.year - years, e.day.month, e.day.day) <= (left.year, left.month, left.day)
+    day = rules.day(left.utc)
+    return (e.day.year - years, e.day.month, e.day.day) <= (day.year, day.month, day.day)

@@ -112,8 +112,6 @@ def finger_is_live(e: Evidence, rules: Rules) -> bool:
 def controls_that_count(e: Evidence, rules: Rules) -> tuple[str, ...]:
     """The control flags of the holder that count here and now. One that the policy does not name always counts."""
     known = e.flags | (e.traveller.flags if e.traveller is not None else frozenset())
-    if not known:
-        return ()
     return tuple(sorted(flag for flag in known if counts(e, rules, flag)))
 
 

@@ -90,7 +90,8 @@ def stated_fmr(e: Evidence, rules: Rules) -> float | None:
     for each in finger_comparisons(e):
         rates[each.finger] = min(1.0, rates.get(each.finger, 0.0) + each.fmr)
     rate = min(1.0, sum(prod(some) for some in combinations(rates.values(), len(proven))))
-    if e.face is not None and (face_stands(e) or face_is_weak(e, rules)):
+    if face_stands(e) or face_is_weak(e, rules):
+        assert e.face is not None, "a face was compared"
         fmr = e.face.fmr if face_stands(e) else e.face.weak_fmr
         rate *= min(1.0, max(1, e.faces) * fmr)
     return rate

@@ -1,10 +1,11 @@
 """`python -m tests.hw_sim mutants-policy`: every number, date, cell and predicate of the policy, each changed alone.
 
-The operators are stated in `tests.hw_sim.mutants_policy_code` (the code of gated/lane that decides) and in
-`tests.hw_sim.mutants_policy_data` (config/policy/tw.toml). A mutant is caught where the policy's own checks refuse it,
-where an example of the policy comes out otherwise, or where a claim of `tests.rule_claims` and `tests.law_claims` does
-not hold; tests/test_lane_rules.py asks the same claims of what is not changed. Whatever survives must be named, with
-the reason, in `tests.hw_sim.mutants_policy_explained`, and a name there that does not survive is an error too."""
+The operators on code are stated in `tests.hw_sim.mutants_policy_operators` and `tests.hw_sim.mutants_policy_code`,
+those on config/policy/tw.toml in `tests.hw_sim.mutants_policy_data`. A mutant is caught where the policy's own checks
+refuse it, where an example of the policy comes out otherwise, or where a claim of `tests.rule_claims` and
+`tests.law_claims` does not hold; tests/test_lane_rules.py asks the same claims of what is not changed. Whatever
+survives must be named, with the reason, in `tests.hw_sim.mutants_policy_explained`, and a name there that does not
+survive is an error too."""
 
 import json
 import signal

@@ -16,8 +16,9 @@ Not touched: the policy's version (a name) and `_kinds` (what `kind_of` remember
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
-from datetime import date, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from gated.lane.calendar import Calendar
@@ -33,15 +34,13 @@ Made = tuple[str, str, Callable[[], Any]]
 
 def data_mutants(rules: Rules) -> Iterator[Made]:
     """Every mutant of the data; `ValueError` at the call of the last: the policy's own checks refuse it."""
-    for operator, told, made in _of_fields(rules, rules, "", ("version", "zone", "matrix", "_kinds")):
-        yield operator, told, made
+    yield from _of_fields(rules, rules, "", ("version", "zone", "matrix", "_kinds"))
     yield from _of_matrix(rules)
+    now = rules.zone.utcoffset(datetime.combine(SOME_DAY, time(12)))
+    assert now is not None, "a zone knows its time"
     for hours in (1, -1):
-        zone = timezone(SOME_DAY_OFFSET + timedelta(hours=hours))
-        yield "zone", f"zone: {hours:+} hour", lambda zone=zone: replace(rules, zone=zone)
-
-
-SOME_DAY_OFFSET: Final = timedelta(hours=8)
+        zone = timezone(now + timedelta(hours=hours))
+        yield "zone", f"zone: {hours:+} hour", partial(lambda zone: replace(rules, zone=zone), zone=zone)
 
 
 def _of_matrix(rules: Rules) -> Iterator[Made]:
@@ -52,9 +51,13 @@ def _of_matrix(rules: Rules) -> Iterator[Made]:
                     told = f"matrix.{category}.{kind}.{direction}: {place}"
                     told += " out" if place in cell.at(direction) else " in"
                     flipped = replace(cell, **{direction: cell.at(direction) ^ {place}})
-                    yield "cell", told, lambda c=category, k=kind, f=flipped: _with_cell(rules, c, k, f)
+                    yield (
+                        "cell",
+                        told,
+                        partial(lambda c, k, f: _with_cell(rules, c, k, f), c=category, k=kind, f=flipped),
+                    )
         less = {name: each for name, each in rules.matrix.items() if name != category}
-        yield "entry", f"matrix: without {category}", lambda less=less: replace(rules, matrix=less)
+        yield "entry", f"matrix: without {category}", partial(lambda less: replace(rules, matrix=less), less=less)
 
 
 def _with_cell(rules: Rules, category: str, kind: str, cell: Where) -> Rules:
@@ -68,7 +71,7 @@ def _of_fields(rules: Rules, value: Any, path: str, untouched: tuple[str, ...] =
             inner = getattr(value, each.name)
             where = f"{path}.{each.name}" if path else each.name
             for operator, told, made in _of(rules, inner, where):
-                yield operator, told, lambda n=each.name, m=made: replace(value, **{n: m()})
+                yield operator, told, partial(lambda n, m: replace(value, **{n: m()}), n=each.name, m=made)
 
 
 def _of(rules: Rules, value: Any, path: str) -> Iterator[Made]:
@@ -82,7 +85,7 @@ def _of(rules: Rules, value: Any, path: str) -> Iterator[Made]:
         yield from _of_set(rules, value, path)
     else:
         yield from (
-            (operator, f"{path}: {_told(made)}", lambda made=made: made)
+            (operator, f"{path}: {_told(made)}", partial(lambda made: made, made=made))
             for operator, made in _of_one(rules, value, path.rsplit(".", 1)[-1])
         )
 
@@ -114,18 +117,18 @@ def _of_one(rules: Rules, value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _of_mapping(rules: Rules, value: Mapping[str, Any], path: str) -> Iterator[Made]:
     for key, inner in value.items():
         for operator, told, made in _of(rules, inner, f"{path}.{key}"):
-            yield operator, told, lambda k=key, m=made: {**value, k: m()}
+            yield operator, told, partial(lambda k, m: {**value, k: m()}, k=key, m=made)
         less = {name: each for name, each in value.items() if name != key}
-        yield "entry", f"{path}: without {key}", lambda less=less: less
+        yield "entry", f"{path}: without {key}", partial(lambda less: less, less=less)
 
 
 def _of_tuple(rules: Rules, value: tuple[Any, ...], path: str) -> Iterator[Made]:
     for place, inner in enumerate(value):
         for operator, told, made in _of(rules, inner, f"{path}.{place}"):
-            yield operator, told, lambda p=place, m=made: (*value[:p], m(), *value[p + 1 :])
-        yield "entry", f"{path}: without {place}", lambda p=place: (*value[:p], *value[p + 1 :])
+            yield operator, told, partial(lambda p, m: (*value[:p], m(), *value[p + 1 :]), p=place, m=made)
+        yield "entry", f"{path}: without {place}", partial(lambda p: (*value[:p], *value[p + 1 :]), p=place)
         if place:
-            yield "order", f"{path}: {place} before {place - 1}", lambda p=place: _swapped(value, p)
+            yield "order", f"{path}: {place} before {place - 1}", partial(lambda p: _swapped(value, p), p=place)
 
 
 def _swapped(value: tuple[Any, ...], place: int) -> tuple[Any, ...]:
@@ -135,13 +138,13 @@ def _swapped(value: tuple[Any, ...], place: int) -> tuple[Any, ...]:
 def _of_set(rules: Rules, value: frozenset[Any], path: str) -> Iterator[Made]:
     name = path.rsplit(".", 1)[-1]
     for each in sorted(value):
-        yield "set", f"{path}: without {each}", lambda e=each: value - {e}
+        yield "set", f"{path}: without {each}", partial(lambda e: value - {e}, e=each)
     if name == "days_off" or name == "workdays":
         for day in sorted(value):
             for other in (day + ONE_DAY, day - ONE_DAY):
-                yield "date", f"{path}: {other} for {day}", lambda d=day, o=other: value - {d} | {o}
+                yield "date", f"{path}: {other} for {day}", partial(lambda d, o: value - {d} | {o}, d=day, o=other)
     for each in sorted(_known(rules, name, path) - value):
-        yield "set", f"{path}: with {each}", lambda e=each: value | {e}
+        yield "set", f"{path}: with {each}", partial(lambda e: value | {e}, e=each)
 
 
 def _known(rules: Rules, name: str, path: str) -> frozenset[Any]:

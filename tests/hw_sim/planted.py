@@ -86,8 +86,8 @@ MISTAKES: tuple[Mistake, ...] = (
         "age_by_year_of_birth",
         "entitlement",
         "the birthday is forgotten",
-        "e.day.year - born.year - ((e.day.month, e.day.day) < (born.month, born.day))",
-        "e.day.year - born.year",
+        "day.year - born.year - ((day.month, day.day) < (born.month, born.day))",
+        "day.year - born.year",
     ),
     Mistake(
         "expiry_by_one_day",
