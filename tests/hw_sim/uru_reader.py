@@ -309,16 +309,19 @@ class UruReader(Glass):
         return aslant(upside_down, height, width, self.mark) if self.aslant else upside_down[:height]
 
 
+_TAPS = sum(1 << position - 1 for position in (1, 3, 4, 7, 11, 13, 20, 23, 26, 29, 32))
+
+
 def stream(start: int, count: int) -> tuple[bytes, int]:
     """`count` bytes that hide greys, and the register then: "taps at bit positions 1 3 4 7 11 13 20 23 26 29 32"."""
-    register = [start >> bit & 1 for bit in range(32)]  # [0] is bit position 1
-    out = bytearray()
+    register, out = start & 0xFFFFFFFF, bytearray()  # its lowest bit is bit position 1
     for _ in range(count):
-        picked = (register[bit] for bit in (29, 24, 21, 18, 14, 11, 8, 4))
-        out.append(int("".join(map(str, picked)), 2))
-        fresh = sum(register[position - 1] for position in (1, 3, 4, 7, 11, 13, 20, 23, 26, 29, 32)) & 1
-        register = [*register[1:], fresh]
-    return bytes(out), sum(bit << at for at, bit in enumerate(register))
+        byte = 0
+        for bit in (29, 24, 21, 18, 14, 11, 8, 4):
+            byte = byte << 1 | register >> bit & 1
+        out.append(byte)
+        register = register >> 1 | ((register & _TAPS).bit_count() & 1) << 31
+    return bytes(out), register
 
 
 def aslant(glass: Picture, height: int, width: int, mark: tuple[int, int]) -> Picture:
