@@ -57,7 +57,7 @@ LOOK_S = 6.0
 
 def entitled(count: int) -> Cast:
     """So many passengers of each category of the policy who pass where the cache is good."""
-    drawn = cast(SEED, count * 8, Topology.MANTRAP, NOON.date(), only=PLAIN, truths={Truth.GENUINE: 1}, fingers=True)
+    drawn = cast(SEED, count * 16, Topology.MANTRAP, NOON.date(), only=PLAIN, truths={Truth.GENUINE: 1}, fingers=True)
     enrolled = {enrolment.person: enrolment for enrolment in drawn.enrolments}
     able = [p for p in drawn.passengers if p.sure and not p.bandaged and enrolled[p.person].face]
     cards = [p for p in able if enrolled[p.person].category == "resident"]

@@ -28,7 +28,7 @@ from tests.hw_sim.hands import Touching
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.links import Noisy
 from tests.hw_sim.papers import passport, residence_card
-from tests.hw_sim.simlane import NOON, VirtualLane, sim_folder
+from tests.hw_sim.simlane import NOON, POLICY, VirtualLane, sim_folder
 from tests.hw_sim.touch import Fault
 from tests.hw_sim.uru_reader import UruReader
 from tests.hw_sim.usb_links import MemoryUsb
@@ -154,11 +154,11 @@ def told(
     seed: int = SEED,
     topology: Topology = Topology.MANTRAP,
     faces: Threshold | None = None,
-    policy: str = "",
+    law: str = "",
 ) -> Story:
     """The story, told to its end; the monitor found nothing wrong with it."""
     with sim_folder() as folder, capture_logs() as logs:
-        lane = kind(seed, topology, folder, visits=visits, faces=faces, policy=policy)
+        lane = kind(seed, topology, folder, visits=visits, faces=faces, law=law)
         if script is not None:
             lane.upsets = lambda _: [script(lane)]
         report = virtual.run(lane.run())
@@ -343,10 +343,12 @@ def test_every_comparison_counts_in_what_a_grant_stands_for() -> None:
 
 
 def test_a_finger_that_may_be_a_dummy_where_the_policy_does_not_let_it() -> None:
-    strict = '\n[categories.strict]\ndocuments = ["P"]\nfinger = true\nmay_miss = ["chip", "face_pad"]\n'
-    who = visit(0, "strict", sure=False)
-    lane = told(who, policy=strict)
-    assert first(lane, who) == referred("finger_is_live", "strict", FACE, RIGHT_MATCHED, fmr=FACE_FMR * MODULE_FMR)
+    law, pad = POLICY.read_text(), '["chip", "face_pad", "finger_pad", "height"]'
+    place = law.index(pad, law.index("[categories.resident]"))
+    strict = law[:place] + law[place:].replace(pad, '["chip", "face_pad", "height"]', 1)
+    who = visit(0, sure=False)
+    lane = told(who, law=strict.partition("[[examples]]")[0])
+    assert first(lane, who) == referred("finger_is_live", "resident", FACE, RIGHT_MATCHED, fmr=FACE_FMR * MODULE_FMR)
 
 
 def test_an_officer_has_it_tried_again_once_the_glass_is_clean() -> None:

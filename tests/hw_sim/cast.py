@@ -255,7 +255,8 @@ def _passenger(
         if truth is Truth.LOOKALIKE:
             person, hand = owner, person
     elif truth is not Truth.NOT_ENROLLED:
-        flags = frozenset({"exit_ban"}) if truth is Truth.BANNED else frozenset[str]()
+        ban = {"ab": "exit_ban", "ba": "entry_ban"}[way]
+        flags = frozenset({ban}) if truth is Truth.BANNED else frozenset[str]()
         made.enrolments.append(_enrolled(person, own, proof, flags))
     other = None
     if manner in (Manner.WRONG_DOCUMENT_FIRST, Manner.SECOND_DOCUMENT):

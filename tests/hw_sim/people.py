@@ -149,7 +149,6 @@ class Script:
                 await self._walk(QUEUE_M, patience_s=5.0)
         finally:
             self.approached.set()
-            self._reader.remove()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -212,10 +211,12 @@ class Script:
         )
         self._reader.insert(paper.lines)
         door = self.near if self.near in self.gate.leaves else self.far
-        opened = await self.gate.until(lambda: self._passable(door) or self.gate.burning, patience_s)
-        if opened and not self.gate.burning:
-            await self._pause(0.1, 0.5)
-        self._reader.remove()
+        try:
+            opened = await self.gate.until(lambda: self._passable(door) or self.gate.burning, patience_s)
+            if opened and not self.gate.burning:
+                await self._pause(0.1, 0.5)
+        finally:
+            self._reader.remove()
         return opened and not self.gate.burning
 
     # -- through two leaves -------------------------------------------------------------------------------------

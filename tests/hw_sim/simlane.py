@@ -116,8 +116,6 @@ class VirtualLane:
     upsets: Callable[["VirtualLane"], list[Coroutine[Any, Any, None]]] = lambda lane: []
     law: str = ""
     """The policy; "" for Taiwan's."""
-    policy: str = ""
-    """Added to the policy file."""
     watchers: list[Callable[[Event, Now, tuple[Command, ...]], None]] = field(default_factory=list)
     fingerprint: str = 'driver = "zfm"\nport = "memory"\nmode = "sensor"'
     """[fingerprint] of lane.toml; "": the lane has none."""
@@ -165,7 +163,7 @@ class VirtualLane:
             fingerprint=f"[fingerprint]\n{self.fingerprint}" if self.fingerprint else "",
             passport_b='[passport_b]\ndriver = "elyctis"\nport = "memory"' if both else "",
         )
-        (self.folder / "policy.toml").write_text((self.law or POLICY.read_text()) + self.policy)
+        (self.folder / "policy.toml").write_text(self.law or POLICY.read_text())
         path = self.folder / "lane.toml"
         path.write_text(text)
         return path
