@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "an older one": ("rollback", signed(2)),
     "the same edition, another text": (
         "edition_reused",
-        signed(3, FIRST[0], ("fingers_alone = 2", "fingers_alone = 3")),
+        policysign.signed(OFFICE, POLICY.read_bytes() + b"# otherwise\n"),
     ),
     "an old name for another policy": ("version_reused", signed(4, FIRST[0])),
     "too long": ("too_long", policysign.signed(OFFICE, text(4) + b"#" * POLICY_BYTES_MAX)),
@@ -392,9 +392,9 @@ def test_a_newer_one_may_be_installed_and_an_older_one_takes_nothing_back(folder
         assert lane.in_force() == ("tw-edition-6", 6)
         lane.put(signed(5))
         await lane.seen(refused="rollback")
-        changed = text(6, "", ("fingers_alone = 2", "fingers_alone = 3"))
+        changed = text(6) + b"# otherwise\n"
         await restarted(lane, lambda: void(installed.write_bytes(changed)))
-        assert lane.app.lane.rules.fingers_alone == 2, "changed without counting up: the one that was taken holds"
+        assert lane.app.policy.held.data == text(6), "changed without counting up: the one that was taken holds"
 
     lane = govern(folder, script, passengers=1)
     assert lane.refusals().count("edition_reused") == 1
@@ -414,7 +414,7 @@ def test_a_lane_whose_policy_is_gone_stays_closed_until_it_comes_again(how: str,
         if how == "gone":
             copy.unlink()
         else:
-            copy.write_bytes(text(4, "", ("fingers_alone = 2", "fingers_alone = 1")) if how == "altered" else b"\0")
+            copy.write_bytes(text(4) + b"# otherwise\n" if how == "altered" else b"\0")
         lane.arrived.unlink()
 
     async def script(lane: Governed) -> None:
