@@ -221,6 +221,21 @@ def test_a_counter_makes_an_office_s_enrolment_usable_at_once(register: Register
     found = register.person(1)
     assert (found.origin, found.enrolled_on, found.papers) == ("counter", TODAY + DAY, (PASSPORT,))
     assert awaited(register) == []
+    bound = waiting(register, personal_number="B1")
+    register.received(bound, Paper("TWN", "2"), TODAY, 30)
+    again = register.enrol(person(personal_number="B1", papers=(Paper("TWN", "2"),)))
+    assert (again.origin, again.received_on) == ("counter", None)
+
+
+def test_a_number_that_was_corrected_finds_nobody_any_more(register: Register) -> None:
+    """And somebody else's enrolment under it is nobody's but theirs, also when the first one is deleted."""
+    register.enrol(person(personal_number="WRONG1"))
+    register.enrol(person(personal_number="A1"))
+    assert register.by_personal_number("WRONG1") is None
+    assert register.enrol(person(personal_number="WRONG1", papers=(Paper("TWN", "2"),))).subject == 2
+    register.forget(1)
+    found = register.by_personal_number("WRONG1")
+    assert found is not None and found.subject == 2
 
 
 def test_a_passport_that_is_merely_added_makes_no_counters_enrolment(register: Register) -> None:
