@@ -205,11 +205,12 @@ def test_a_lane_that_is_cut_off_ages_as_the_policy_says_and_is_fresh_again_when_
     assert set(states[-1][1].values()) == {"fresh"}
     assert {state for _, named in states for state in named.values()} == {"fresh", "late", "stale", "expired"}
     assert len(unreached) > 60 and all(unreached)
-    # one alarm a step, when it was due
+    # one alarm a step, when it was due; at the end HQ says nothing new, and its last word grows late once more
+    back = max(utc for utc, _, f in lane.told if isinstance(f, facts.CacheMoved) and f.freshness == "fresh")
     aged = [
         (f.detail, (utc - NOON).total_seconds())
         for utc, _, f in lane.told
-        if isinstance(f, facts.AlarmRaised) and f.code == "cache_aged"
+        if isinstance(f, facts.AlarmRaised) and f.code == "cache_aged" and utc < back
     ]
     due_s = {
         f"{partition} {state.value}": getattr(ages, f"{state.value}_s")
@@ -222,7 +223,7 @@ def test_a_lane_that_is_cut_off_ages_as_the_policy_says_and_is_fresh_again_when_
     assert not [f for f in lane.facts(facts.AlarmRaised) if f.code == "sync_refused"]
     moved = {p: [f.freshness for f in lane.facts(facts.CacheMoved) if f.partition == p] for p in PARTITIONS}
     for told in moved.values():
-        assert list(dict.fromkeys(told)) == ["fresh", "late", "stale", "expired"] and told[-1] == "fresh", told
+        assert list(dict.fromkeys(told)) == ["fresh", "late", "stale", "expired"] and "fresh" in told[-2:], told
     # who passes
     named = {
         "fresh": "FRESH",
