@@ -1,86 +1,26 @@
 """The control socket's requests, who may send which, and the client. The daemon's end is `gated.control_socket`.
 
 One connection carries one request and its answer (`gated.control_views`), each one line of JSON; `watch` answers with a
-line for every change. The kernel says who asks (SO_PEERCRED), the socket's mode says who may connect, and each request
-says which of them may ask it. Nothing that travels here is personal. See docs/decisions/0003-control-socket.md.
+line for every change. The kernel says who asks (`gated.control_peer`), the socket's mode says who may connect, and each
+request says which of them may ask it. Nothing that travels here is personal. See docs/decisions/0003-control-socket.md.
 """
 
 import base64
 import binascii
-import grp
 import json
-import os
-import pwd
 import socket
-import struct
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from gated.control_peer import Right
+
 REQUEST_BYTES_MAX = 65_536
 ANSWER_BYTES_MAX = 1_048_576
 
 Answer = Mapping[str, Any]
-
-
-# -- who asks ------------------------------------------------------------------------------------------------
-
-
-class Right(Enum):
-    """What a request needs. Root and the daemon's own user have every right."""
-
-    LOOK = "look"
-    """Technicians and the uplink."""
-    OPERATE = "operate"
-    """Technicians."""
-    RELAY = "relay"
-    """The uplink's user: it passes what HQ signed, and can do nothing else with the lane."""
-    TELL = "tell"
-    """The sync's user: it says what became of the cache, and can do nothing else with the lane."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end, as the kernel knows it; `name` and `groups` as the system's user database does."""
-
-    uid: int
-    gid: int
-    pid: int
-    name: str
-    groups: frozenset[str]
-
-    @classmethod
-    def of(cls, connected: socket.socket) -> "Peer":
-        """The peer of a connected Unix stream socket."""
-        raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid, uid, gid = struct.unpack("3i", raw)
-        try:
-            name = pwd.getpwuid(uid).pw_name
-            member_of = set(os.getgrouplist(name, gid))
-        except KeyError:
-            name, member_of = f"uid {uid}", {gid}
-        return cls(uid, gid, pid, name, frozenset(filter(None, map(_group_name, member_of))))
-
-    def rights(self, technician_group: str, uplink_user: str, sync_user: str = "") -> frozenset[Right]:
-        """What this peer may ask for. The users of uplink and sync are never technicians, whatever groups they have."""
-        if self.uid in (0, os.geteuid()):
-            return frozenset(Right)
-        if self.name == uplink_user:
-            return frozenset({Right.LOOK, Right.RELAY})
-        if self.name == sync_user:
-            return frozenset({Right.LOOK, Right.TELL})
-        if technician_group in self.groups:
-            return frozenset({Right.LOOK, Right.OPERATE})
-        return frozenset()
-
-
-def _group_name(gid: int) -> str | None:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return None
 
 
 # -- requests ------------------------------------------------------------------------------------------------
@@ -179,6 +119,14 @@ class OpenLane(_Named):
     """Take passengers again."""
 
     op: ClassVar[str] = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class SetDirection(_Named):
+    """Which way a lane of both directions goes from the next passenger on; schedule: as its configuration says."""
+
+    op: ClassVar[str] = "direction"
+    direction: Literal["entry", "exit", "both", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +232,7 @@ class Shutdown(_Named):
 REQUESTS: dict[str, type[Request]] = {
     kind.op: kind
     for kind in (
-        Status, Watch, ServiceOn, ServiceOff, MoveDoor, CloseLane, OpenLane, ResetLane,
+        Status, Watch, ServiceOn, ServiceOff, MoveDoor, CloseLane, OpenLane, SetDirection, ResetLane,
         RelayOrder, UplinkState, SyncTold, ShowCache, RecordDevices, TestFingers, Shutdown,
     )
 }  # fmt: skip

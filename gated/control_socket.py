@@ -14,7 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from gated.control import REQUEST_BYTES_MAX, REQUESTS, Answer, Code, Peer, RecordDevices, Refused, Request, decode
+from gated.control import REQUEST_BYTES_MAX, REQUESTS, Answer, Code, RecordDevices, Refused, Request, decode
+from gated.control_peer import Peer
 
 log = structlog.get_logger()
 

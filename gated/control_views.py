@@ -31,12 +31,24 @@ class PolicyView(TypedDict):
     lacks: bool
 
 
+class WayView(TypedDict):
+    """Whom the lane serves now: `way` is entry, exit or both, `by` says why: configuration, schedule, order.
+
+    `until`: when the schedule changes that, ISO 8601, and to what (`then`); None: it does not."""
+
+    way: str
+    by: str
+    until: str | None
+    then: str | None
+
+
 class Snapshot(TypedDict):
     """The answer to `status`, and each line of `watch`. Nothing in it is personal."""
 
     lane: str
     site: str
     topology: str
+    direction: WayView
     boot: str
     state: str
     prompt: str

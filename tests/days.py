@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gated import control
-from gated.control import Peer
+from gated.control_peer import Peer
 from gated.hq.epochs import add_lane
 from gated.hq.partition import Partition
 from gated.hq.publisher import Round

@@ -23,7 +23,8 @@ from gated import control
 from gated.cli import COMMANDS, checks, gated
 from gated.cli.drawing import lane_lines, line
 from gated.config import load
-from gated.control import Answer, Code, Peer, Refused, Request
+from gated.control import Answer, Code, Refused, Request
+from gated.control_peer import Peer
 from gated.control_socket import serve
 from gated.control_views import Snapshot
 from gated.daemon.plan import machine_of
@@ -42,6 +43,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "lane": "tpe-t1-07",
         "site": "tpe-t1",
         "topology": "mantrap",
+        "direction": {"way": "exit", "by": "configuration", "until": None, "then": None},
         "boot": "0123456789abcdef",
         "state": "match",
         "prompt": "look_at_camera",
@@ -292,6 +294,12 @@ def test_the_drawing() -> None:
     ]
     single = snapshot(topology="single", doors={"B": {"open": True, "requested": True}}, persons=2)
     assert lane_lines(single)[1] == "    -->              o o+          /    -->    "
+    turns: Any = {"way": "exit", "by": "schedule", "until": "2026-11-20T06:00:00+00:00", "then": "both"}
+    both = snapshot(topology="bidirectional", direction=turns)
+    assert lane_lines(both)[1].count("-->") == 2 and "<" not in lane_lines(both)[1]
+    assert "serving exit by schedule, from 2026-11-20T06:00:00+00:00 on both" in line(both)
+    for way, arrow in (("entry", "   <--   "), ("both", "   <-->   ")):
+        assert arrow in lane_lines(snapshot(topology="bidirectional", direction=turns | {"way": way}))[1]
     assert line(snapshot(service="Mei", closed_by="HQ", faults=["fire"])).endswith(
         "service Mei, closed by HQ, fault fire"
     )
@@ -308,6 +316,8 @@ def test_orders_reach_the_lane(config: Path, lane: Lane) -> None:
         ["service", "off", "--technician", "Mei Lin"],
         ["lane", "close", "--by", "Mei"],
         ["lane", "open", "--by", "Mei"],
+        ["lane", "direction", "entry", "--by", "Mei"],
+        ["lane", "direction", "schedule", "--technician", "Mei"],
         ["lane", "reset", "--by", "Mei"],
     ):
         result = run(config, *arguments)
@@ -319,6 +329,8 @@ def test_orders_reach_the_lane(config: Path, lane: Lane) -> None:
         control.ServiceOff("Mei Lin"),
         control.CloseLane("Mei"),
         control.OpenLane("Mei"),
+        control.SetDirection("Mei", "entry"),
+        control.SetDirection("Mei", "schedule"),
         control.ResetLane("Mei"),
     ]
 
@@ -331,6 +343,11 @@ def test_what_the_lane_refuses_is_told(config: Path, lane: Lane) -> None:
     result = run(config, "lane", "close", "--by", "x")
     assert result.exit_code == 77 and "not for user guest" in result.output
     assert run(config, "lane", "close", "--by", "x\ny").exit_code == 2
+    lane.answers[control.SetDirection] = {"order": "x", "accepted": False, "why": "one_way"}
+    result = run(config, "lane", "direction", "entry", "--by", "Mei")
+    assert result.exit_code == 1 and "the lane refuses: one way" in result.output
+    assert run(config, "lane", "direction", "up", "--by", "Mei").exit_code == 2
+    assert run(config, "lane", "direction", "entry").exit_code == 2
 
 
 def test_record(config: Path, lane: Lane) -> None:

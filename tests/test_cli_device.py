@@ -26,7 +26,8 @@ from gated.cli.check import look
 from gated.cli.fingerview import ENDED, FLOORS, Tally, bar, view
 from gated.cli.here import Here
 from gated.config import load
-from gated.control import Answer, Code, Peer, Refused, Request
+from gated.control import Answer, Code, Refused, Request
+from gated.control_peer import Peer
 from gated.control_views import FingerLine, PrintView
 from gated.icao.fingers import Finger
 from tests.hw_sim.links import MemoryByteLink

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gated import control, control_socket
-from gated.control import Answer, Client, Code, Peer, Refused, Request, Right, Unavailable
+from gated.control import Answer, Client, Code, Refused, Request, Unavailable
+from gated.control_peer import Peer, Right
 from gated.control_socket import SocketTaken, serve
 
 NOBODY = 65534
@@ -162,6 +163,9 @@ def test_watch_streams_until_either_end_goes(daemon: Daemon) -> None:
         (b'{"op": "close", "by": ""}\n', "close: by must be a name"),
         (b'{"op": "close", "by": "a\\nb"}\n', "close: by must be a name"),
         (b'{"op": "close", "by": "\\ud800"}\n', "close: by must be a name"),
+        (b'{"op": "direction", "by": "a", "direction": "up"}\n', "direction must be entry or exit or both or schedule"),
+        (b'{"op": "direction", "by": "", "direction": "exit"}\n', "direction: by must be a name"),
+        (b'{"op": "direction", "direction": "exit"}\n', "direction takes by, direction"),
         (b'{"op": "order", "order": "no base64!"}\n', "order: order must be base64"),
         (b'{"op": "record", "device": "../x", "seconds": 1}\n', "record: device must be the name"),
         (b'{"op": "record", "device": "chip", "seconds": NaN}\n', "record: seconds must be more than 0"),
@@ -181,7 +185,7 @@ def test_bad_requests_are_told_what_is_wrong(daemon: Daemon, line: bytes, why: s
 def test_every_request_survives_the_wire() -> None:
     examples = [
         control.Status(), control.Watch(), control.ServiceOn("a"), control.ServiceOff("a"),
-        control.MoveDoor("B", False), control.CloseLane("a"),
+        control.MoveDoor("B", False), control.CloseLane("a"), control.SetDirection("a", "entry"),
         control.OpenLane("a"), control.ResetLane("a"), control.RelayOrder.of(b"x"),
         control.UplinkState(True), control.ShowCache(), control.RecordDevices("chip", 2.5),
         control.TestFingers(30), control.Shutdown("a"), control.SyncTold("control", "rolled_back"),

@@ -16,7 +16,8 @@ from gated import control
 from gated.biometrics.face import Threshold
 from gated.biometrics.finger import FingerError, PrintLook
 from gated.cli import gated
-from gated.control import Client, Code, Peer, Refused
+from gated.control import Client, Code, Refused
+from gated.control_peer import Peer
 from gated.control_socket import serve
 from gated.control_views import FingerLine, PrintView
 from gated.daemon.fingers import Fingers

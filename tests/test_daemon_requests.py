@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
 from gated import control
-from gated.control import Code, Peer, Refused
+from gated.control import Code, Refused
+from gated.control_peer import Peer
 from gated.daemon import requests as the_requests
 from gated.daemon.recorder import BYTES_MAX, Recorder, Tap
 from gated.lane import commands as cmd

@@ -59,8 +59,15 @@ def test_the_signed_text_is_pinned() -> None:
 
 @pytest.mark.parametrize("action", Action)
 def test_every_action_travels(action: Action) -> None:
-    order = replace(ORDER, action=action, ticket=41 if action in orders.TICKETED else None)
+    args = {name: sorted(values)[0] for name, values in orders.ARGUMENTS[action].items()}
+    order = replace(ORDER, action=action, ticket=41 if action in orders.TICKETED else None, args=args)
     assert believe(orders.sign(KEY, order)) == order
+
+
+@pytest.mark.parametrize("way", ["entry", "exit", "both", "schedule"])
+def test_an_order_of_direction_says_which(way: str) -> None:
+    order = replace(ORDER, action=Action.DIRECTION, ticket=None, args={"direction": way})
+    assert believe(orders.sign(KEY, order)).args == {"direction": way}
 
 
 def test_any_of_the_trusted_keys_will_do() -> None:
@@ -174,6 +181,14 @@ def test_seen_forgets_only_what_can_no_longer_be_used() -> None:
         pytest.param({"expires": "2026-11-20T12:01:00+00:00"}, id="another-spelling-of-time"),
         pytest.param({"args": {"force": "1"}}, id="argument-that-nobody-reads"),
         pytest.param({"args": ["force"]}, id="args-is-a-list"),
+        pytest.param({"args": {"direction": "entry"}}, id="direction-of-a-passenger"),
+        pytest.param({"action": "direction", "ticket": None}, id="direction-without-one"),
+        pytest.param({"action": "direction", "ticket": None, "args": {"direction": "up"}}, id="direction-unknown"),
+        pytest.param({"action": "direction", "ticket": None, "args": {"direction": ""}}, id="direction-empty"),
+        pytest.param({"action": "direction", "args": {"direction": "entry"}}, id="direction-with-a-ticket"),
+        pytest.param(
+            {"action": "direction", "ticket": None, "args": {"direction": "exit", "lanes": "*"}}, id="direction-of-all"
+        ),
         pytest.param({"v": 2}, id="another-version"),
         pytest.param({"extra": 1}, id="another-field"),
     ],

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from gated import control
-from gated.control import Client, Peer, Right, SyncTold, Unavailable
+from gated.control import Client, SyncTold, Unavailable
+from gated.control_peer import Peer, Right
 from gated.store.cachefile import generations
 from gated.sync.control import REQUESTS, Announced, SyncNow, SyncStatus, Verify
 from gated.sync.refused import Why

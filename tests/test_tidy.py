@@ -11,9 +11,19 @@ PRODUCT = ("gated", "drivers", "models")
 
 # The import rule. A module may import its own package and what its row names (a package stands for all in it);
 # the longest fitting row counts. `drivers` has a rule of its own below.
-_SHARED = ("gated.wire", "gated.store", "gated.config", "gated.control", "gated.mqtt", "gated.notify", "gated.logs")
+_SHARED = (
+    "gated.wire",
+    "gated.store",
+    "gated.config",
+    "gated.control",
+    "gated.control_peer",
+    "gated.mqtt",
+    "gated.notify",
+    "gated.logs",
+)
 _BELOW_DAEMON = (
-    "gated.biometrics", "gated.config", "gated.control", "gated.control_socket", "gated.control_views",
+    "gated.biometrics", "gated.config", "gated.control", "gated.control_peer", "gated.control_socket",
+    "gated.control_views",
     "gated.guidance", "gated.icao", "gated.lane", "gated.logs", "gated.notify", "gated.policyfile", "gated.store",
     "gated.toml",
     "gated.wire", "drivers", "models",
@@ -23,9 +33,10 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.toml": (),
     "gated.config": ("gated.toml",),
     "gated.policyfile": ("gated.config", "gated.lane", "gated.toml"),
-    "gated.control": (),
+    "gated.control": ("gated.control_peer",),
+    "gated.control_peer": (),
     "gated.control_views": (),
-    "gated.control_socket": ("gated.control",),
+    "gated.control_socket": ("gated.control", "gated.control_peer"),
     "gated.lazy": (),
     "gated.logs": (),
     "gated.mqtt": (),

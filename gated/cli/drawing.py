@@ -55,11 +55,19 @@ def lane_lines(snapshot: Snapshot) -> list[str]:
     single = snapshot["topology"] == "single"
     left = " " if single else leaf(doors["A"])
     wall = "-" * SIDE + ("-" if single else "+") + "-" * INSIDE + "+" + "-" * SIDE
-    way = "<-->" if snapshot["topology"] == "bidirectional" else "-->"
+    both = snapshot["topology"] == "bidirectional"
+    way = {"exit": "-->", "entry": "<--"}.get(snapshot["direction"]["way"], "<-->") if both else "-->"
     middle = f"{way:^{SIDE}}{left}{who(snapshot):^{INSIDE}}{leaf(doors['B'])}{way:^{SIDE}}"
     names = "" if single else leaf_words("A", doors["A"])
     below = f"{names:^{SIDE * 2 + 1}}"
     return [wall, middle, wall, f"{below}{' ' * (INSIDE - SIDE)}{leaf_words('B', doors['B']):^{SIDE * 2 + 1}}"]
+
+
+def way_words(snapshot: Snapshot) -> str:
+    """For instance `exit by schedule, from 2026-11-20T06:00:00+00:00 on both`."""
+    way = snapshot["direction"]
+    later = f", from {way['until']} on {way['then']}" if way["until"] else ""
+    return f"{way['way']} by {way['by']}{later}"
 
 
 def line(snapshot: Snapshot) -> str:
@@ -68,6 +76,7 @@ def line(snapshot: Snapshot) -> str:
     parts.append(f"inside {snapshot['persons']}{' and a thing' if snapshot['thing'] else ''}")
     if snapshot["ticket"] is not None:
         parts.append(f"ticket {snapshot['ticket']}")
+    parts += [f"serving {way_words(snapshot)}"] if snapshot["topology"] == "bidirectional" else []
     parts += [f"service {snapshot['service']}"] if snapshot["service"] else []
     parts += [f"closed by {snapshot['closed_by']}"] if snapshot["closed_by"] else []
     parts += [f"fault {fault}" for fault in snapshot["faults"]]
@@ -93,6 +102,7 @@ def view(snapshot: Snapshot, since_s: float | None = None) -> "RenderableType":
     deadline = snapshot["deadline_s"]
     limit = f", at the longest {deadline:.0f} s more" if deadline is not None else ""
     row("state", f"[bold]{escape(snapshot['state'])}[/] for {since:.0f} s{limit}")
+    row("direction", escape(way_words(snapshot)))
     row("prompt", escape(prompt_words(snapshot["prompt"])))
     row("ticket", "none" if snapshot["ticket"] is None else str(snapshot["ticket"]))
     if snapshot["service"]:

@@ -1,10 +1,10 @@
-"""`gated lane close|open|reset`: a named person closes, opens or resets the lane on the spot."""
+"""`gated lane close|open|direction|reset`: what a named person may tell the lane on the spot."""
 
 import click
 
 from gated.cli.here import Here, command_here
 
-_BY = click.option("--by", required=True, metavar="NAME", help="Who says so; goes on record.")
+_BY = click.option("--by", "--technician", "by", required=True, metavar="NAME", help="Who says so; goes on record.")
 
 
 @click.group(
@@ -12,11 +12,13 @@ _BY = click.option("--by", required=True, metavar="NAME", help="Who says so; goe
     Examples:
       gated lane close --by "Mei Lin"
       gated lane open --by "Mei Lin"
+      gated lane direction entry --by "Mei Lin"
+      gated lane direction schedule --by "Mei Lin"
       gated lane reset --by "Mei Lin"
     """
 )
 def lane() -> None:
-    """Close, open or reset the lane. Who is inside is always finished with first."""
+    """Close, open, turn or reset the lane. Who is inside is always finished with first."""
 
 
 @lane.command("close")
@@ -37,6 +39,20 @@ def open_(here: Here, by: str) -> None:
     from gated.control import OpenLane
 
     here.order(OpenLane, "opening; see gated status", by=by)
+
+
+@lane.command("direction")
+@click.argument("way", type=click.Choice(["entry", "exit", "both", "schedule"]))
+@_BY
+@command_here
+def direction(here: Here, way: str, by: str) -> None:
+    """Serve only who enters the country, only who leaves it, or both, of a lane of both directions.
+
+    It holds until somebody says otherwise, also after a restart; schedule gives the lane back to its configuration.
+    """
+    from gated.control import SetDirection
+
+    here.order(SetDirection, "turning with the next passenger; see gated status", by=by, direction=way)
 
 
 @lane.command("reset")

@@ -27,9 +27,10 @@ from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.outlets import Outlets
 from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of, policy_of
-from gated.daemon.policywatch import CLOSED_BY, NOTE, PolicyWatch
+from gated.daemon.policywatch import NOTE, PolicyWatch
 from gated.daemon.recorder import Recorder
 from gated.daemon.records import DETAIL_MAX, Facts
+from gated.daemon.remembered import Remembered
 from gated.daemon.requests import Authority, Requests
 from gated.daemon.status import Status
 from gated.daemon.workers import Attended, Workers
@@ -44,7 +45,7 @@ from gated.store.crossings import Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
 from gated.store.outbox import Outbox
-from gated.wire.facts import DeviceChanged, LaneBooted, LaneChanged, OrderAnswered, Part
+from gated.wire.facts import DeviceChanged, LaneBooted, OrderAnswered, Part
 from gated.wire.rows import PARTITIONS
 
 log = structlog.get_logger()
@@ -166,7 +167,7 @@ class App:
         self._stopping = asyncio.Event()
         self._empty = asyncio.Event()
         """Set while nobody is served and nobody can begin."""
-        self._state = self.lane.state
+        self._remembered = Remembered(self.lane, self.writer.add, self._stopping.is_set)
 
     # -- wiring ------------------------------------------------------------------------------------------------
 
@@ -211,19 +212,11 @@ class App:
             self._tell_again()
         if isinstance(event, ev.OpenLane) and self._stopping.is_set():
             self._close()  # whoever opens it now does not know that it ends
-        if isinstance(event, (ev.OpenLane, ev.CloseLane)) and not self._stopping.is_set():
-            # A lane that HQ closed does not reopen by dying.
-            self.writer.add(Job(now.utc, note=("closed", "1" if self.lane.closed_by not in (None, CLOSED_BY) else "")))
-        if isinstance(event, ev.SetDirection):
-            self.writer.add(Job(now.utc, note=("direction", self.lane.ordered_way or "")))
+        self._remembered.stepped(now, event)
         self.policy.stepped()
         if self.lane.service_by is None:
             self.recorder.stop()
             self.fingers.end_test("service_over")
-        if self.lane.state is not self._state:
-            self._state = self.lane.state
-            note = ("reset_needed", "1" if self.lane.reset_needed else "")
-            self.writer.add(Job(now.utc, LaneChanged(self._state.value), note=note))
         if self.lane.passage is None and self.lane.state is not State.IDLE:
             self._empty.set()
         else:

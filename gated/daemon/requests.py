@@ -10,7 +10,8 @@ import structlog
 
 from drivers.base import Emit
 from gated import control
-from gated.control import Answer, Code, Peer, Refused, Request
+from gated.control import Answer, Code, Refused, Request
+from gated.control_peer import Peer
 from gated.control_views import FingerLine
 from gated.daemon.cachewatch import CacheWatch
 from gated.daemon.clock import Clock
@@ -128,6 +129,8 @@ class Requests:
                 return ev.CloseLane(order, _named(by, peer))
             case control.OpenLane(by):
                 return ev.OpenLane(order, _named(by, peer))
+            case control.SetDirection(by, direction):
+                return ev.SetDirection(order, _named(by, peer), direction)
             case control.ResetLane(by):
                 return ev.Reset(order, _named(by, peer))
             case _:
@@ -203,5 +206,7 @@ def _ordered(order: orders.Order) -> Event:
             return ev.CloseLane(order.order, by)
         case Action.OPEN_LANE:
             return ev.OpenLane(order.order, by)
+        case Action.DIRECTION:
+            return ev.SetDirection(order.order, by, order.args["direction"])
         case Action.RESET:
             return ev.Reset(order.order, by)

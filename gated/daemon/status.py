@@ -5,16 +5,27 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from gated.control_views import AlarmView, PolicyView, Snapshot
+from gated.control_views import AlarmView, PolicyView, Snapshot, WayView
 from gated.lane import commands as cmd
 from gated.lane.commands import Command
-from gated.lane.events import Now
+from gated.lane.events import Door, Now
 from gated.lane.evidence import Decision
 from gated.lane.machine import Lane
 
 ALARMS_SHOWN = 20
 WATCH_EVERY_S = 0.1
 """Changes closer together than this are one line."""
+
+
+def way_by(lane: Lane) -> str:
+    """What says whom the lane serves: order, schedule or configuration."""
+    return "order" if lane.ordered_way else "schedule" if lane.ways.shifts else "configuration"
+
+
+def _way(lane: Lane) -> WayView:
+    turns = lane.turns
+    until, then = (turns[0].isoformat(timespec="seconds"), turns[1]) if turns else (None, None)
+    return {"way": lane.way, "by": way_by(lane), "until": until, "then": then}
 
 
 class Status:
@@ -53,10 +64,15 @@ class Status:
                 self.counters[outcome.value] += 1
             case cmd.Record() if command.verdict.decision is not Decision.RELEASE:
                 self.counters[f"{command.verdict.decision.value}s"] += 1
-            case cmd.Prompt(code):
+            case cmd.Prompt(code, side) if side is None or self._is_spoken_to(side):
                 self._prompt = code.value
             case _:
                 pass
+
+    def _is_spoken_to(self, side: Door) -> bool:
+        """Whether somebody may stand there whom the lane serves."""
+        passage = self._lane.passage
+        return side in self._lane.serving if passage is None else side is passage.near
 
     def stepped(self, now: Now) -> None:
         """Call after every step of the lane."""
@@ -74,6 +90,7 @@ class Status:
             "lane": self._name,
             "site": self._site,
             "topology": lane.topology.value,
+            "direction": _way(lane),
             "boot": self._boot,
             "state": lane.state.value,
             "prompt": self._prompt,

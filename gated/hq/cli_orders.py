@@ -8,16 +8,21 @@ import click
 
 from gated.hq.cli import EX_UNAVAILABLE, broker_of, broker_options, fail
 
-ACTIONS = ("open", "refuse", "retry", "close_lane", "open_lane", "reset")
+ACTIONS = ("open", "refuse", "retry", "close_lane", "open_lane", "reset", "direction")
+DIRECTIONS = ("entry", "exit", "both", "schedule")
 
 
 @click.command(
     epilog="\b\nExamples:\n  gated-hq order tpe-t1/lane-07 open --ticket 41 --officer chen.w --key orders.key ...\n"
-    "  gated-hq order tpe-t1/lane-07 close_lane --officer chen.w --key orders.key ..."
+    "  gated-hq order tpe-t1/lane-07 close_lane --officer chen.w --key orders.key ...\n"
+    "  gated-hq order keelung/lane-01 direction --way entry --officer chen.w --key orders.key ..."
 )
 @click.argument("lane", metavar="SITE/LANE")
 @click.argument("action", type=click.Choice(ACTIONS))
 @click.option("--ticket", type=click.IntRange(min=1), help="The passenger: for open, refuse and retry.")
+@click.option(
+    "--way", type=click.Choice(DIRECTIONS), help="For direction: whom the lane serves; schedule: as it is configured."
+)
 @click.option("--officer", required=True, metavar="NAME", help="Who orders it; goes on record.")
 @click.option("--boot", metavar="ID", help="The lane's run that the officer saw; else the one it last announced.")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="The order desk's key: orders.key.")
@@ -28,6 +33,7 @@ def order(
     lane: str,
     action: str,
     ticket: int | None,
+    way: str | None,
     officer: str,
     boot: str | None,
     key: Path,
@@ -47,7 +53,8 @@ def order(
 
     site, _, name = lane.partition("/")
     try:
-        asked = Asked(site, name, Action(action), officer, ticket, boot)
+        args = {} if way is None else {"direction": way}
+        asked = Asked(site, name, Action(action), officer, ticket, boot, args)
         answer = carry(broker_of(**broker), secret(key), asked, wait_s)
     except ValueError as bad:
         raise click.UsageError(f"SITE/LANE: {bad}") from None

@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 
@@ -32,6 +33,7 @@ class Asked:
     officer: str
     ticket: int | None = None
     boot: str | None = None
+    args: Mapping[str, str] = field(default_factory=dict)
 
 
 def carry(broker: Broker, private: bytes, asked: Asked, wait_s: float) -> link.OrderAnswer:
@@ -102,6 +104,7 @@ def _make(asked: Asked, boot: str) -> Order:
         nonce=secrets.token_hex(16),
         issued=now,
         expires=now + timedelta(seconds=VALIDITY_S),
+        args=asked.args,
     )
 
 

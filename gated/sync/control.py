@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from gated.control import Request, Right
+from gated.control import Request
+from gated.control_peer import Right
 
 REQUEST_BYTES_MAX: Final = 2 << 20
 """An announcement of sixteen tips with their segments, in base64 within base64."""

@@ -19,7 +19,8 @@ from typing import Any, Final
 import structlog
 
 from gated import config, logs
-from gated.control import Answer, Client, Code, Peer, Refused, Request, SyncTold, Unavailable
+from gated.control import Answer, Client, Code, Refused, Request, SyncTold, Unavailable
+from gated.control_peer import Peer
 from gated.control_socket import SocketTaken, serve
 from gated.mqtt import Backoff
 from gated.notify import notify, watchdog_s

@@ -217,6 +217,20 @@ class LaneChanged(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class DirectionChanged(Fact):
+    """Whom a lane of both directions serves from now on (L7). Told at each start too."""
+
+    stream = STATE
+
+    direction: str = field(metadata=CODE)
+    """entry, exit or both."""
+    cause: str = field(metadata=CODE)
+    """configuration, schedule or order."""
+    by: str | None = limited(CODE_MAX, None)
+    """Whose order it is; None also where one from before the last start still holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceChanged(Fact):
     """A device works or is lost (`ready`, `lost`); `why` is the fault's code."""
 
@@ -303,6 +317,7 @@ FACTS: Final[Mapping[str, type[Any]]] = kinds(
     OfficerCalled,
     OrderAnswered,
     LaneChanged,
+    DirectionChanged,
     DeviceChanged,
     CacheMoved,
     PolicyChanged,

@@ -43,11 +43,17 @@ class Action(Enum):
     CLOSE_LANE = "close_lane"
     OPEN_LANE = "open_lane"
     RESET = "reset"
+    DIRECTION = "direction"
+    """Which way a lane of both directions goes (L7)."""
 
 
 TICKETED = frozenset({Action.OPEN, Action.REFUSE, Action.RETRY})
-ARGUMENTS: Mapping[Action, frozenset[str]] = {action: frozenset() for action in Action}
-"""Which `args` an action takes: none today. What nobody would read is refused, not ignored."""
+ARGUMENTS: Mapping[Action, Mapping[str, frozenset[str]]] = {
+    **{action: {} for action in Action},
+    Action.DIRECTION: {"direction": frozenset({"entry", "exit", "both", "schedule"})},
+}
+"""Which `args` an action takes, and which values of each: all are needed, and there are no others. What nobody would
+read is refused, not ignored."""
 
 
 class OrderRefused(Exception):
@@ -138,9 +144,13 @@ class Order:
                 raise Malformed(f"{name} must be whole seconds in UTC")
         if not timedelta(0) < self.expires - self.issued <= timedelta(seconds=VALIDITY_S_MAX):
             raise Malformed(f"an order is valid for 1 to {VALIDITY_S_MAX} s")
-        unknown = set(self.args) - ARGUMENTS[self.action]
+        known = ARGUMENTS[self.action]
+        unknown = set(self.args) - set(known)
         if unknown:
             raise Malformed(f"{self.action.value} takes no argument {min(unknown)!r}"[:120])
+        for name, values in known.items():
+            if self.args.get(name) not in values:
+                raise Malformed(f"{self.action.value} needs {name}: {', '.join(sorted(values))}")
 
 
 def canonical(order: Order) -> bytes:

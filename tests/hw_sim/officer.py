@@ -50,6 +50,8 @@ def as_event(action: Action, ticket: int | None, order: str, by: str = NAME) -> 
             return ev.OpenLane(order, by)
         case Action.RESET:
             return ev.Reset(order, by)
+        case Action.DIRECTION:
+            raise AssertionError("nobody beside the lane turns it")
 
 
 class Officer:
