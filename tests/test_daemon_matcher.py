@@ -177,6 +177,51 @@ def test_a_face_is_compared_and_answered_once(score: float, result: Check) -> No
     rig.play(scenario)
 
 
+def test_one_that_takes_all_of_its_time_goes_on_where_the_last_one_was() -> None:
+    """L8: a face that matched is looked at and compared as often as one that did not."""
+    compared = []
+    for score in (0.7, 0.1):
+        rig, pictures = Rig(), list[Picture]()
+
+        def better(at: float, score: float = score, pictures: list[Picture] = pictures) -> Picture:
+            pictures.append(Picture(score, quality=0.3 + at / 1000))
+            return pictures[-1]
+
+        rig.camera.shows = better
+
+        async def scenario(rig: Rig = rig, score: float = score) -> None:
+            rig.matcher.watch(1)
+            asked = rig.ask()
+            if score > 0.4:
+                while not rig.compared():
+                    await asyncio.sleep(0.001)
+                rest_s = asked + 5.0 - asyncio.get_running_loop().time()
+                rig.matcher.compare(CompareFace(1, 2, 7, asked, rest_s, True))
+            await asyncio.sleep(20.0)
+            assert rig.compared()[-1][0] == pytest.approx(asked + 5.0)
+            assert rig.compared()[-1][1].result is (Check.SUCCESSFUL if score > 0.4 else Check.FAILED)
+
+        rig.play(scenario)
+        compared.append([k for k, picture in enumerate(pictures) if picture.embedded])
+    assert compared[0] == compared[1] and len(compared[0]) > 3
+
+
+def test_advice_keeps_its_pace_over_a_second_comparison_of_the_same_passenger() -> None:
+    rig = Rig()
+    rig.camera.shows = shows(NOBODY)
+
+    async def scenario() -> None:
+        rig.matcher.watch(1)
+        asked = rig.ask(within_s=1.0)
+        await asyncio.sleep(1.0)
+        rig.ask(ask=2, since=asked)
+        await asyncio.sleep(2.0)
+        told = [at - asked for at, event in rig.events if isinstance(event, FaceAdvice)]
+        assert told and told[0] == pytest.approx(ADVISE_EVERY_S, abs=0.2)
+
+    rig.play(scenario)
+
+
 def test_without_a_usable_picture_the_answer_is_undetermined_and_comes_in_time() -> None:
     rig = Rig()
     rig.camera.shows = shows(Picture(persons=1, usable=False, advice="come_closer"))
