@@ -836,6 +836,9 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("366 workdays", lambda: Origin(P, 366, 366), ""),
     ("367 workdays", lambda: Origin(P, 367), "usable_after_workdays is 0 to 366, not 367"),
     ("367 days", lambda: Origin(P, 1, 367), "bound_within_days is 0 to 366, not 367"),
+    ("nobody is enrolled there", lambda: Origin(frozenset()), "categories is empty: nobody could be enrolled there"),
+    ("workdays after what", lambda: Origin(P, 0), "usable_after_workdays counts from a passport that nobody waits for"),
+    ("bound, and usable at once", lambda: Origin(P, None, 0), ""),
     ("late at 0", lambda: Ages(0, 1, 2), "late_s, stale_s and expired_s are above 0 and in this order"),
     ("late after stale", lambda: Ages(3, 2, 4), "late_s, stale_s and expired_s are above 0 and in this order"),
     ("stale after expired", lambda: Ages(1, 3, 2), "late_s, stale_s and expired_s are above 0 and in this order"),
@@ -866,17 +869,44 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
 
 
 def _policy(**change: Any) -> Callable[[], Rules]:
-    return lambda: policy_of({"all": ALL}, **change)
+    return lambda: replace(policy_of({"all": ALL}), **change)
 
 
 _SIZE = Size(date(2000, 1, 1), 10, 120)
+_VERSION = "version has 1 to 64 letters, digits, '.', '_' and '-': every record carries it"
+_NAMED: dict[str, Any] = {
+    "places": frozenset({"here"}),
+    "permits": frozenset({"stay"}),
+    "documents": {"passport": DocumentKind(P)},
+    "categories": {"all": ALL},
+    "controls": {"wanted": ControlRule()},
+    "document_controls": {"lost": Urgency.ROUTINE},
+    "origins": {"counter": Origin(frozenset({"all"}))},
+}
+
+
+def _with(known: Any, name: str) -> Any:
+    """One more of a kind, of this name."""
+    return known | ({name: next(iter(known.values()))} if isinstance(known, dict) else {name})
+
+
 WHOLE: list[tuple[str, Callable[[], Any], str]] = [
     ("whole", _policy(), ""),
-    ("no version", _policy(version=""), "version has 1 to 64 characters: every record carries it"),
+    ("no version", _policy(version=""), _VERSION),
     ("short version", _policy(version="1"), ""),
     ("longest version", _policy(version="v" * 64), ""),
-    ("version too long", _policy(version="v" * 65), "version has 1 to 64 characters: every record carries it"),
-    ("edition 0", _policy(edition=0), "edition is 1 or more, not 0"),
+    ("version too long", _policy(version="v" * 65), _VERSION),
+    *((f"version {bad!r}", _policy(version=bad), _VERSION) for bad in ("v ", "v\n", "v\0", "\u7248")),
+    ("version of every sort", _policy(version="aZ09._-"), ""),
+    ("edition 0", _policy(edition=0), "edition is 1 or more, up to 999999999, not 0"),
+    ("highest edition", _policy(edition=999_999_999), ""),
+    ("edition too high", _policy(edition=1_000_000_000), "edition is 1 or more, up to 999999999, not 1000000000"),
+    *(
+        (f"{where}, {kind} name", _policy(**{where: _with(known, bad)}), f"{where} has {bad!r}: a name is of")
+        for where, known in _NAMED.items()
+        for kind, bad in (("too long a", "n" * 65), ("a capital", "Name"), ("a blank in a", "a name"), ("no", ""))
+    ),
+    ("longest name", _policy(places=frozenset({"here", "n_4" + "n" * 61})), ""),
     ("no fingers", _policy(fingers_alone=0), "fingers_alone is 1 to 10, not 0"),
     ("one finger", _policy(fingers_alone=1), ""),
     ("ten fingers", _policy(fingers_alone=10), ""),
@@ -894,7 +924,7 @@ WHOLE: list[tuple[str, Callable[[], Any], str]] = [
         "sizes contradict each other: they are in the order of their days, one a day",
     ),
     ("sizes in order", _policy(sizes=(_SIZE, replace(_SIZE, since=TODAY))), ""),
-    ("nobody", lambda: policy_of({}), "categories is empty: nobody would pass"),
+    ("nobody", _policy(categories={}), "categories is empty: nobody would pass"),
     (
         "gap",
         _policy(matrix={"all": {}}),
@@ -920,6 +950,21 @@ WHOLE: list[tuple[str, Callable[[], Any], str]] = [
         "documents.b: one document could be of this kind and a: give them other codes or issuers",
     ),
     ("partition", _policy(freshness={"fingers": AGES}), "freshness: fingers is no partition of this policy"),
+    ("no ages, by any cache", _policy(freshness={}), ""),
+    *(
+        (
+            f"no age of {partition}",
+            partial(
+                lambda partition: policy_of(
+                    {"all": replace(ALL, cache_until=Freshness.STALE)}, freshness={partition: AGES}
+                ),
+                partition={"people": "control", "control": "people"}[partition],
+            ),
+            f"freshness has a gap: all passes until the cache is stale, and {partition} is of no age",
+        )
+        for partition in ("people", "control")
+    ),
+    ("enrolled nowhere", _policy(origins={}), "categories.all is enrolled nowhere: name it in one of origins, or"),
     (
         "category",
         _policy(matrix={"all": {"passport": Where(_HERE)}, "none": {"passport": Where(_HERE)}}),

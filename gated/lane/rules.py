@@ -3,7 +3,8 @@
 `gated.lane.policy` has the named rules that read it, `gated.policyfile` reads it from TOML. A `Rules` that exists is
 whole: no cell of the matrix is missing, no name is unknown, nothing contradicts itself."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from enum import Enum
@@ -20,7 +21,11 @@ DIRECTIONS: Final = (ENTRY, EXIT)
 PARTITIONS: Final = frozenset({"people", "control"})
 EVIDENCE_THAT_MAY_BE_MISSING: Final = frozenset({"chip", "face_pad", "finger_pad", "height"})
 NAME_MAX: Final = 64
+"""Characters of a version and of every other name: records carry them, and take no longer ones."""
+EDITION_MAX: Final = 999_999_999
 KINDS_KEPT: Final = 1024
+_VERSION: Final = re.compile(r"[A-Za-z0-9._-]+")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Urgency(Enum):
@@ -188,6 +193,12 @@ class Origin:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= highest:
                 raise ValueError(f"{name} is 0 to {highest}, not {value}")
+        if not self.categories:
+            raise ValueError("categories is empty: nobody could be enrolled there")
+        if self.usable_after_workdays is not None and self.bound_within_days is None:
+            raise ValueError(
+                "usable_after_workdays counts from a passport that nobody waits for: say bound_within_days"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,16 +265,21 @@ def _problems(rules: Rules) -> Iterator[str]:
     yield from _forms(rules)
     yield from _gaps(rules)
     yield from _unknown(rules)
+    yield from _forgotten(rules)
     for (one, first), (other, second) in combinations(rules.documents.items(), 2):
         if first.overlaps(second):
             yield f"documents.{other}: one document could be of this kind and {one}: give them other codes or issuers"
 
 
 def _forms(rules: Rules) -> Iterator[str]:
-    if not 1 <= len(rules.version) <= NAME_MAX:
-        yield f"version has 1 to {NAME_MAX} characters: every record carries it"
-    if rules.edition < 1:
-        yield f"edition is 1 or more, not {rules.edition}"
+    if not _VERSION.fullmatch(rules.version) or len(rules.version) > NAME_MAX:
+        yield f"version has 1 to {NAME_MAX} letters, digits, '.', '_' and '-': every record carries it"
+    if not 1 <= rules.edition <= EDITION_MAX:
+        yield f"edition is 1 or more, up to {EDITION_MAX}, not {rules.edition}"
+    yield from _misnamed("places", rules.places)
+    yield from _misnamed("permits", rules.permits)
+    for where in ("documents", "categories", "controls", "document_controls", "origins"):
+        yield from _misnamed(where, getattr(rules, where))
     if not 1 <= rules.fingers_alone <= 10:
         yield f"fingers_alone is 1 to 10, not {rules.fingers_alone}"
     if not rules.places:
@@ -275,6 +291,12 @@ def _forms(rules: Rules) -> Iterator[str]:
         yield "sizes contradict each other: they are in the order of their days, one a day"
     if not rules.categories:
         yield "categories is empty: nobody would pass"
+
+
+def _misnamed(where: str, names: Iterable[str]) -> Iterator[str]:
+    for name in sorted(names):
+        if not _NAME.fullmatch(name) or len(name) > NAME_MAX:
+            yield f"{where} has {name!r}: a name is of lower-case letters, digits and '_', at most {NAME_MAX}"
 
 
 def _gaps(rules: Rules) -> Iterator[str]:
@@ -308,3 +330,14 @@ def _unknown(rules: Rules) -> Iterator[str]:
             yield from strange(f"controls.{name}", frozenset({control.unless_permit}), rules.permits, "kind of permit")
     for name, origin in rules.origins.items():
         yield from strange(f"origins.{name}", origin.categories, categories, "category")
+
+
+def _forgotten(rules: Rules) -> Iterator[str]:
+    """What is asked for and could never be found, or never be asked."""
+    for name, each in rules.categories.items():
+        if each.cache_until is not Freshness.EXPIRED and (unaged := sorted(PARTITIONS - rules.freshness.keys())):
+            until = each.cache_until.value
+            yield f"freshness has a gap: {name} passes until the cache is {until}, and {unaged[0]} is of no age"
+    enrolled = frozenset[str]().union(*(origin.categories for origin in rules.origins.values()))
+    for name in sorted(rules.categories.keys() - enrolled):
+        yield f"categories.{name} is enrolled nowhere: name it in one of origins, or leave it out"
