@@ -97,6 +97,10 @@ def _policy(file: TomlFile) -> Policy:
     if not isinstance(cells, dict):
         raise file.error(("matrix",), "is missing: it says which document counts where")
     found = file.fill(_Policy, file.tree, ())
+    for name, category in file.tree["categories"].items():
+        if "cache_until" not in category:  # forgotten, a list of bans of any age would do
+            problem = 'must say cache_until, the oldest cache by which they pass; "expired": by any'
+            raise file.error(("categories", name), problem)
     places = frozenset(found.places)
     matrix = {name: _row(file, name, row, places) for name, row in cells.items()}
     try:
