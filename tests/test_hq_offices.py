@@ -305,30 +305,30 @@ def passport(**changed: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("lines", "words", "exit_code", "says"),
+    ("lines", "words", "days", "exit_code", "says"),
     [
-        (passport(), ["--on", "2999-01-01"], 2, "has not come"),
-        (passport(birth="900102"), [], 1, "another birth date or personal number"),
-        (passport(optional="B123456780"), ["--subject", "1"], 1, "another birth date or personal number"),
-        (passport(optional="B123456780"), [], 1, "nobody in the register"),
-        (passport(optional=""), [], 2, "name the person"),
-        (passport(optional=""), ["--subject", "9"], 1, "no subject 9"),
-        (passport()[:-1] + "X", [], 1, "machine readable zone"),
-        (passport(), ["--on", "2026-11-19"], 1, "subject 1: was enrolled after that day"),
-        (passport(optional=""), ["--subject", "1", "--on", "2026-11-20"], 0, "received on 2026-11-20"),
-        (passport(), [], 0, "subject 1: bound"),
+        (passport(), [], 6, 2, "has not come"),
+        (passport(birth="900102"), [], 5, 1, "another birth date or personal number"),
+        (passport(optional="B123456780"), ["--subject", "1"], 5, 1, "another birth date or personal number"),
+        (passport(optional="B123456780"), [], 5, 1, "nobody in the register"),
+        (passport(optional=""), [], 5, 2, "name the person"),
+        (passport(optional=""), ["--subject", "9"], 5, 1, "no subject 9"),
+        (passport()[:-1] + "X", [], 5, 1, "machine readable zone"),
+        (passport(), [], -1, 1, "subject 1: was enrolled after that day"),
+        (passport(optional=""), ["--subject", "1"], 0, 0, "received on"),
+        (passport(), [], 5, 0, "subject 1: bound"),
     ],
 )
 def test_whose_passport_was_received(
-    tmp_path: Path, register: Register, lines: str, words: list[str], exit_code: int, says: str
+    tmp_path: Path, register: Register, rules: Rules, lines: str, words: list[str], days: int, exit_code: int, says: str
 ) -> None:
-    waiting(register)
+    """Enrolled five days ago, and received so many days later."""
+    enrolled = rules.day(datetime.now(UTC)) - 5 * DAY
+    waiting(register, enrolled_on=enrolled)
     (tmp_path / "data.key").write_bytes(DATA_KEY)
     (tmp_path / "data.key").chmod(0o600)
     where = ["--registers", str(tmp_path / "registers.db"), "--key", str(tmp_path / "data.key")]
-    policy = tmp_path / "policy.toml"  # without the days, for this test is run on any
-    policy.write_text(POLICY.read_text().replace("usable_after_workdays = 1\nbound_within_days = 30\n", ""))
-    asked = ["received", "--mrz", "-", *words, *where, "--policy", str(policy)]
+    asked = ["received", "--mrz", "-", "--on", str(enrolled + days * DAY), *words, *where, "--policy", str(POLICY)]
     done = CliRunner().invoke(gated_hq, asked, input=lines)
     assert done.exit_code == exit_code and says in " ".join(done.output.split()), done.output
     assert "A234567893" not in done.output and "300123456" not in done.output
