@@ -19,7 +19,7 @@ from gated.control_peer import Peer
 from gated.hq.epochs import add_lane
 from gated.hq.partition import Partition
 from gated.hq.publisher import Round
-from gated.hq.registers import EnrolledFinger, Paper, Person
+from gated.hq.registers import EnrolledFinger, Paper, Permit, Person
 from gated.hq.repository import Repository, Signers
 from gated.lane import commands as cmd
 from gated.store.cachefile import audited, generations, read_note
@@ -96,6 +96,7 @@ def _registered(enrolment: Enrolment, faces: RecordedFaces, sensor: ZfmSensor) -
         face=faces.template(enrolment.person),
         face_model=faces.model,
         fingers=fingers,
+        permits=tuple(Permit(p.kind, p.start, p.end, p.entries_left) for p in enrolment.permits_held),
     )
 
 

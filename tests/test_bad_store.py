@@ -271,7 +271,7 @@ def test_another_journal_key_opens_nothing_of_what_was_and_the_lane_serves(rig: 
     wrong = replayed(rig, "--key", str(other))
     assert wrong.returncode == 1 and ("another key" in wrong.stderr) and "Traceback" not in wrong.stderr
     missing = replayed(rig, "--key", str(rig.folder / "none.key"))
-    assert missing.returncode == 78 and "none.key cannot be read: No such file" in missing.stderr
+    assert missing.returncode == 78 and "none.key: cannot be read: No such file" in missing.stderr
     rig.options["keys"]["journal"] = str(other)
     rig.start()
     rig.reads(rig.passport())
