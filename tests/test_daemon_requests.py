@@ -27,6 +27,7 @@ from gated.wire.orders import Action, Order
 from gated.wire.seal import open_sealed, public_of
 from tests.hw_sim import virtual
 from tests.hw_sim.cachefiles import CacheFiles
+from tests.hw_sim.cast import Cast
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.links import MemoryByteLink
 from tests.hw_sim.simlane import sim_folder
@@ -43,7 +44,7 @@ HQ_ORDERS = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 class Asked(Watched):
     """A lane whose orders key is known here, and whose visitors stay away."""
 
-    passengers: int = 0
+    passengers: int | Cast = 0
     nonces: int = 0
     refusals: list[Refused] = field(default_factory=list)
 

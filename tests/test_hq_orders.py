@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from gated import control
+from gated.hq import cli_orders
 from gated.hq.cli import gated_hq
 from gated.hq.orders import Asked, NoAnswer, carry
 from gated.mqtt import Publication
 from gated.wire import link
-from gated.wire.orders import Action, read
+from gated.wire.orders import ARGUMENTS, Action, read
 from tests.test_uplink import Spy
 from tests.uplink_rig import LANE, SITE, Rig, eventually
 
@@ -44,6 +45,15 @@ def test_an_order_reaches_the_lane_and_is_answered(rig: Rig) -> None:
     [blob] = relayed(rig)
     order = read(blob)
     assert (order.order, order.ticket, order.boot, order.officer) == (answer.order, 41, "boot-1", "chen.w")
+
+
+@pytest.mark.parametrize("way", ["entry", "schedule"])
+def test_an_order_of_direction_says_which(rig: Rig, way: str) -> None:
+    asked = Asked(SITE, LANE, Action.DIRECTION, "chen.w", args={"direction": way})
+    assert carry(rig.hq_broker, private(rig), asked, 5).taken
+    [blob] = relayed(rig)
+    order = read(blob)
+    assert (order.action, order.ticket, order.args) == (Action.DIRECTION, None, {"direction": way})
 
 
 def test_the_lane_refuses_and_says_why(rig: Rig) -> None:
@@ -97,6 +107,11 @@ def test_an_order_does_not_wait_for_a_lane_that_was_away(rig: Rig) -> None:
     assert relayed(rig) == []
 
 
+def test_the_command_knows_every_action() -> None:
+    assert set(cli_orders.ACTIONS) == {action.value for action in Action}
+    assert set(cli_orders.DIRECTIONS) == ARGUMENTS[Action.DIRECTION]["direction"]
+
+
 def test_the_command(rig: Rig) -> None:
     run = CliRunner()
     where = ["--host", "127.0.0.1", "--port", str(rig.broker.port), "--plain"]
@@ -109,6 +124,13 @@ def test_the_command(rig: Rig) -> None:
     assert done.exit_code == 1 and "wrong_boot" in done.output
     done = run.invoke(gated_hq, ["order", f"{SITE}/lane-99", "reset", *key, *where, "--wait", "1"])
     assert done.exit_code == 69
+    turn = ["order", f"{SITE}/{LANE}", "direction", *key, *where]
+    done = run.invoke(gated_hq, [*turn, "--way", "exit"])
+    assert done.exit_code == 0 and read(relayed(rig)[-1]).args == {"direction": "exit"}
+    done = run.invoke(gated_hq, turn)
+    assert done.exit_code == 2 and "direction needs --way" in done.output
+    done = run.invoke(gated_hq, ["order", f"{SITE}/{LANE}", "open", "--ticket", "3", "--way", "exit", *key, *where])
+    assert done.exit_code == 2 and "nothing else takes it" in done.output
     public = ["--key", str(rig.folder / "keys" / "orders.pub"), "--officer", "chen.w"]
     done = run.invoke(gated_hq, ["order", f"{SITE}/{LANE}", "reset", *public, *where])
     assert done.exit_code == 1 and "chmod 600" in done.output

@@ -51,6 +51,8 @@ def order(
     from gated.hq.orders import Asked, NoAnswer, carry
     from gated.wire.orders import Action, Malformed
 
+    if (action == "direction") != (way is not None):
+        raise click.UsageError("direction needs --way, and nothing else takes it")
     site, _, name = lane.partition("/")
     try:
         args = {} if way is None else {"direction": way}
