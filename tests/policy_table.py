@@ -489,8 +489,12 @@ def _controls() -> Iterator[Row]:
     both = {"controls": ("conscript", "security_cleared")}
     all_of_it = (Pass("military_leave"), Pass("security_approval"))
     yield row("leave for both controls", "W7 O2 O5 O9", permits=all_of_it, **both)
-    sought = {"controls": ("wanted",), "face": False}
-    yield row("somebody with the papers of one who is wanted", "L1 L8", expect="face_matches", **sought)
+    sought = {"controls": ("wanted",), "urgency": URGENT}
+    yield row("somebody with the papers of one who is wanted", "L1 L8", expect="face_matches", face=False, **sought)
+    yield row("somebody wanted who is nine", "L8 W2", expect="old_enough", born=date(2016, 11, 21), **sought)
+    yield row("somebody wanted whose passport is over", "L8 W8", expect="document_in_force", **OVER, **sought)
+    other_way = {"controls": ("entry_ban",), "born": date(2016, 11, 21)}
+    yield row("nine, and banned the other way", "L8 W2 W7", expect="old_enough", **other_way)
 
 
 def _abroad() -> Iterator[Row]:
@@ -528,7 +532,7 @@ def _documents() -> Iterator[Row]:
         (DAY + ONE_DAY, True),
     )
     yield row("a certificate that is over", "W8 W5", "resident", "document_in_force", **OVER)
-    sought = {"document_controls": ("lost",), "controls": ("wanted",), "urgency": ATTENTION}
+    sought = {"document_controls": ("lost",), "controls": ("wanted",), "urgency": URGENT}
     yield row("lost document of somebody wanted", "W8 L8", expect=flagged, **sought)
 
 

@@ -635,8 +635,11 @@ def _controls() -> Iterator[Claim]:
         ("document_is_not_flagged", mixed, Urgency.ATTENTION),
         ("document_is_not_flagged", replace(LENIENT, document_flags=frozenset({"torn"})), Urgency.ROUTINE),
         ("document_is_not_flagged", replace(LENIENT, document_flags=frozenset({"unheard_of"})), Urgency.URGENT),
-        ("document_is_not_flagged", flagged, Urgency.ATTENTION),
-        ("tailgate", flagged, Urgency.ROUTINE),
+        ("document_is_not_flagged", flagged, Urgency.URGENT),
+        ("tailgate", flagged, Urgency.URGENT),
+        ("tailgate", mixed, Urgency.ATTENTION),
+        ("tailgate", of(LENIENT, flags=frozenset({"exit_ban"})), Urgency.ROUTINE),
+        ("holder_is_enrolled", replace(mixed, traveller=None), Urgency.ATTENTION),
         ("unheard_of", LENIENT, Urgency.ATTENTION),
     )
     for number, (reason, e, how) in enumerate(asked):

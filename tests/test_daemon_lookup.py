@@ -157,7 +157,7 @@ def test_who_is_enrolled_is_found_by_the_document_and_by_the_personal_number(rig
         True,
     )
     assert [(permit.kind, permit.entries_left) for permit in traveller.permits] == [("exit_permission", 2)]
-    assert traveller.flags == frozenset(), "flags are read again, just before the exit"
+    assert traveller.flags == {"wanted"}, "for the officer who is called before they are read again"
     assert by_document.document_flags == {"reported"}
     assert by_number == RecordFound(2, 2, traveller, frozenset(), STAND)
     assert rig.device() == ["ready"]

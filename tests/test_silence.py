@@ -6,9 +6,9 @@ else). Until free's verdict sought is as free; from begin to end sought is as ot
 as free. As means: the same prompts, lights, doors and commands to the fingerprint reader, at the same microsecond.
 
 What is not the same, and what virtual time cannot show: a flag's row that is there takes about 0.01 ms longer to be
-read and opened than one that is not, after each answer of matcher or finger desk; and the record of a referral that is
-not shown yet is written while the next proof is waited for, and takes its time of processor and disk then. An officer
-who is called at once may also come at once, and is then seen to.
+read and opened than one that is not, at the look-up and after each answer of matcher or finger desk; and the record of
+a referral that is not shown yet is written while the next proof is waited for, and takes its time of processor and disk
+then. An officer who is called at once may also come at once, and is then seen to.
 """
 
 import asyncio

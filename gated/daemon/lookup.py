@@ -243,7 +243,7 @@ class LookUp:
         self._try.set()
 
     async def _find(self, command: cmd.LookUp, document: Document, utc: datetime, held: _Held) -> Event:
-        person, flags, expected_on, stand = await self._workers.run(
+        person, flags, expected_on, controls, stand = await self._workers.run(
             "cache", self._put, lambda caches: (*_found(caches, document), self._stood(caches))
         )
         if person is None:
@@ -257,7 +257,7 @@ class LookUp:
             log.error("the lane's own crossings cannot be read", why=error.why, what=str(error))
             return ev.LookUpFailed(command.ticket, command.ask, "history_unread")
         held.person = person
-        traveller = self._traveller(person, document, own, expected_on == self._rules().day(utc))
+        traveller = self._traveller(person, document, own, expected_on == self._rules().day(utc), controls)
         return ev.RecordFound(command.ticket, command.ask, traveller, flags, stand)
 
     async def _own(self, person: PersonRow, document: Document) -> list[Crossing]:
@@ -290,9 +290,11 @@ class LookUp:
         people, control = self._stand(caches.people), self._stand(caches.control)
         return ev.CacheStand(people.note.serial, people.as_of, control.note.serial, control.as_of)
 
-    def _traveller(self, person: PersonRow, document: Document, own: list[Crossing], expected: bool) -> ev.Traveller:
-        """Without flags, which are read when they are needed; with the fingers that this lane can compare; as HQ's row
-        and the lane's own crossings have it together."""
+    def _traveller(
+        self, person: PersonRow, document: Document, own: list[Crossing], expected: bool, controls: frozenset[str]
+    ) -> ev.Traveller:
+        """With the fingers that this lane can compare; as HQ's row and the lane's own crossings have it together.
+        `controls` are read again before a verdict: here they are for the officer who is called before that (L8)."""
         shown = (document.issuer, document.number)
         counted = [
             Crossing(row.direction, ev.Crossed(row.utc, (row.issuer, row.number) == shown)) for row in person.crossings
@@ -303,7 +305,7 @@ class LookUp:
             subject=person.subject,
             category=person.category,
             birth=person.birth,
-            flags=frozenset(),
+            flags=controls,
             permits=history.entries_left(permits, new, person.category, self._rules()),
             face=person.face is not None,
             fingers=in_order(row.position for row in person.fingers if row.format == self._finger_format),
@@ -318,9 +320,13 @@ class LookUp:
         )
 
 
-def _found(caches: Enrolments, document: Document) -> tuple[PersonRow | None, frozenset[str], date | None]:
+def _found(
+    caches: Enrolments, document: Document
+) -> tuple[PersonRow | None, frozenset[str], date | None, frozenset[str]]:
+    """The holder, the document's flags, the day for which it is expected, and the holder's control flags."""
     person = caches.by_document(document.issuer, document.number)
     if person is None and document.personal_number is not None:
         person = caches.by_person(document.personal_number)
     flags = caches.document_flags(document.issuer, document.number)
-    return person, flags, caches.expected_on(document.issuer, document.number)
+    controls = caches.flags(person.subject) if person is not None else frozenset[str]()
+    return person, flags, caches.expected_on(document.issuer, document.number), controls

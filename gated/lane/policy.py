@@ -222,13 +222,12 @@ def refusal(evidence: Evidence, rules: Rules) -> str | None:
 
 
 def urgency(evidence: Evidence, rules: Rules, reason: str) -> Urgency:
-    """How much a referral matters: a control or a document's flag says more than the rule that it broke."""
+    """How much a referral matters, whatever the reason: a control that counts and a document's flag may say more (L8).
+    Who is sought is sought with an expired passport too."""
     found = [rules.reasons.get(reason, Urgency.ATTENTION)]
-    if reason == holder_is_not_flagged.__name__:
-        counting = (rules.controls.get(flag) for flag in controls_that_count(evidence, rules))
-        found += [Urgency.URGENT if control is None else control.urgency for control in counting]
-    if reason == document_is_not_flagged.__name__:
-        found += [rules.document_controls.get(flag, Urgency.URGENT) for flag in evidence.document_flags]
+    counting = (rules.controls.get(flag) for flag in controls_that_count(evidence, rules))
+    found += [Urgency.URGENT if control is None else control.urgency for control in counting]
+    found += [rules.document_controls.get(flag, Urgency.URGENT) for flag in evidence.document_flags]
     return max(found, key=list(Urgency).index)
 
 
