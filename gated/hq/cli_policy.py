@@ -121,21 +121,27 @@ def publish(
     """Put a signed policy into the repository at FOLDER; lanes take it between two passengers.
 
     Refused is what every lane would refuse: no signature of this key, a policy that fails its own checks, an edition
-    that is not higher than the one that is published.
+    that is not higher than the one that is published, or has its name.
     """
     from gated.hq.keys import public
     from gated.hq.repository import Repository, Signers
     from gated.wire import policysign
 
     with _faults():
-        data = file.read_bytes()
-        if not policysign.verify(public(public_file), data):
+        data, office = file.read_bytes(), public(public_file)
+        if not policysign.verify(office, data):
             fail(f"{file}: not signed by the key of {public_file}; gated-hq policy sign does")
         rules = _read(data, file).rules
         repository, now = Repository(repo), datetime.now(UTC)
         before = repository.target(path)
-        if before is not None and (old := _read(before, Path(path)).rules).edition >= rules.edition:
-            fail(f"{file} is edition {rules.edition}, and {old.edition} ({old.version}) is published: count edition up")
+        # What somebody else put there counts for nothing, or a thief's highest edition would be the last one.
+        version, edition = _names(before) if before is not None and policysign.verify(office, before) else ("", 0)
+        if edition >= rules.edition:
+            fail(f"{file} is edition {rules.edition}, and {edition} ({version}) is published: count edition up")
+        if version == rules.version:
+            fail(
+                f"{file} is called {version}, as edition {edition} that is published: records could not tell them apart"
+            )
         if to is not None:
             repository.propose({path: data}, Signers.of(signing), now, to)
             text = f"{path}: to be {rules.version}, signed in {to}: bring it in with gated-hq repo take"
@@ -145,6 +151,18 @@ def publish(
             text = f"{path}: {rules.version}, edition {rules.edition}, published; timestamp {timestamp}"
             answer = {"target": path, "version": rules.version, "edition": rules.edition, "timestamp": timestamp}
     click.echo(json.dumps(answer, ensure_ascii=False) if as_json else text)
+
+
+def _names(data: bytes) -> tuple[str, int]:
+    """Version and edition of a policy that was published, whether or not this program would still take it: a newer one
+    must be able to follow it. Of what is none: nothing."""
+    import tomllib
+
+    try:
+        tree = tomllib.loads(data.decode("utf-8"))
+        return str(tree["version"]), int(tree["edition"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "", 0
 
 
 def _read(data: bytes, path: Path) -> "Policy":
