@@ -41,6 +41,9 @@ VERSION = 3
 """Of the rows (`PRAGMA user_version`). 0: people without fingers; 1: no log of changes; 2: no origin and no crossings,
 of which rows are left out where they have none, so that they need not be written anew."""
 _PROOF = b"gated register"
+_BUSY_MS = 10_000
+_CUT_MS = 500
+"""So long cutting the log may wait for whoever reads: it is tried again with the next transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,14 @@ class RegisterFile:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.close(descriptor)
         connection = sqlite3.connect(path, isolation_level=None)
-        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")  # whoever is deleted is not in a free page either
         connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA_SQL}COMMIT;")
         self.db = Database(connection)
+        self._deleted = False
+        """Somebody was, and the database's log may still hold their row."""
         try:
             self._prove(path)
             self._upgrade(path)
@@ -139,6 +144,16 @@ class RegisterFile:
         except BaseException:
             connection.rollback()
             raise
+        if self._deleted:
+            self._cut_log()
+
+    def _cut_log(self) -> None:
+        """SQLite's log keeps a page as it was until the file has room for it again, while somebody has it open."""
+        run = self.db.conn.execute
+        run(f"PRAGMA busy_timeout = {_CUT_MS}")
+        busy, *_ = run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        run(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        self._deleted = bool(busy)
 
     # -- the log
 

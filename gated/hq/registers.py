@@ -146,6 +146,7 @@ class Register(RegisterFile):
         connection = self.db.conn
         with self.writing():
             known = self.person(subject)
+            self._deleted = True
             if known.flags:
                 empty = replace(known, face=None, face_model="", fingers=(), permits=(), crossings=(), height_cm=None)
                 self._keep(empty, urgent)
