@@ -426,11 +426,11 @@ def test_a_lane_whose_policy_is_gone_stays_closed_until_it_comes_again(how: str,
         opened = len(lane.commands(cmd.RequestOpen))
         lane.app.emit(ev.OpenLane("o1", "hq"))
         await lane.looked()
-        assert lane.app.lane.state is State.CLOSED and lane.app.lane.closed_by == "policy"
+        assert lane.app.lane.state is State.CLOSED and lane.app.lane.closed_by == "no policy"
         assert len(lane.commands(cmd.RequestOpen)) == opened
         found.append(lane.app.status.snapshot()["policy"])
         await restarted(lane)
-        await lane.until(lambda: lane.app.lane.closed_by == "policy")
+        await lane.until(lambda: lane.app.lane.closed_by == "no policy")
         lane.put(signed(3, FIRST[0]))
         await lane.looked()
         assert lane.app.lane.state is State.CLOSED
@@ -445,9 +445,12 @@ def test_a_lane_whose_policy_is_gone_stays_closed_until_it_comes_again(how: str,
     assert lane.kept() == [3, 4]
 
 
-def test_a_lane_that_hq_closed_is_not_opened_by_a_policy(folder: Path) -> None:
+@pytest.mark.parametrize("officer", ["hq", "policy"])
+def test_a_lane_that_hq_closed_is_not_opened_by_a_policy(officer: str, folder: Path) -> None:
+    """Whatever the officer is called."""
+
     async def script(lane: Governed) -> None:
-        lane.app.emit(ev.CloseLane("o1", "hq"))
+        lane.app.emit(ev.CloseLane("o1", officer))
         lane.put(signed(4))
         await lane.taken(4)
         await lane.looked()

@@ -31,8 +31,8 @@ LOOK_S: Final = 5.0
 """How often the signed file is looked at: one stat, where nothing changed."""
 ALARMS_MAX: Final = 32
 """Whoever has sync's process can put one bad file after the other: so many alarms until a policy is taken."""
-CLOSED_BY: Final = "policy"
-"""Who closed the lane, where it has no policy that it may use."""
+CLOSED_BY: Final = "no policy"
+"""Who closed the lane, where it has no policy that it may use. No officer's name: those have no blanks."""
 NOTE: Final = "policies"
 
 
