@@ -2,6 +2,7 @@
 kill -9, and records name it (issue 5, must show 5). The whole lane in virtual time, then real processes."""
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -171,7 +172,11 @@ def test_who_is_inside_is_finished_by_the_old_policy_and_the_next_one_is_judged_
         if ticket > inside[0]:
             assert verdict.decision == "refer", "nobody is 120 years old"
     assert any(verdict.decision == "grant" for verdict in rules.values())
-    assert lane.facts(facts.PolicyChanged) == [facts.PolicyChanged("tw-edition-4", 4, FIRST[0])]
+    digest = hashlib.sha256(STRICT).hexdigest()
+    assert lane.facts(facts.PolicyChanged) == [facts.PolicyChanged("tw-edition-4", 4, FIRST[0], digest)]
+    [booted] = lane.facts(facts.LaneBooted)
+    parts = {each.name: each.version for each in booted.parts}
+    assert (parts["policy"], parts["policy_sha256"]) == (FIRST[0], hashlib.sha256(POLICY.read_bytes()).hexdigest())
     assert lane.kept() == [3, 4] and lane.refusals() == []
 
 

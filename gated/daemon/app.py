@@ -320,6 +320,7 @@ class App:
         parts = (
             Part("gated", __version__),
             Part("policy", self.lane.rules.version),
+            Part("policy_sha256", self.policy.held.digest),
             Part("face", self.workers.faces.model),
             *((Part("finger", self.workers.fingers.model),) if self.workers.fingers else ()),
         )

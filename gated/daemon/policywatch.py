@@ -197,7 +197,9 @@ class PolicyWatch:
         """Call after every step of the lane: HQ is told what is in force from now on."""
         if self._lane.rules is not self._in_force:
             was, self._in_force = self._in_force, self._lane.rules
-            self._tell(PolicyChanged(self._in_force.version, self._in_force.edition, was.version))
+            # An older one than the newest, where that came in the meantime, is in force for this step alone.
+            digest = self.held.digest if self.held.rules is self._in_force else ""
+            self._tell(PolicyChanged(self._in_force.version, self._in_force.edition, was.version, digest))
 
     def again(self) -> None:
         """Events were lost: offer it again, where the lane did not hear of it."""

@@ -268,6 +268,9 @@ class PolicyChanged(Fact):
     edition: int
     previous: str = field(metadata=CODE)
     """The version that was in force before."""
+    sha256: str = added("", limit=64)
+    """Of its text, hexadecimal: two lanes may have been installed with two texts of one name. See `LaneBooted.parts`
+    for the policy that a lane starts with."""
 
 
 @dataclass(frozen=True, slots=True)
