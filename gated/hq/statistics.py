@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
+from gated.lane.entitlement import age_years
 from gated.wire.facts import Fact, Holder, TicketSettled, VerdictReached
 
 UNKNOWN: Final = "unknown"
@@ -71,9 +72,7 @@ def _band(born: date | None, opened: datetime | None) -> str:
     """`30-39`: the age in whole years on the day of use, in tens."""
     if born is None or opened is None:
         return UNKNOWN
-    day = opened.date()
-    years = day.year - born.year - ((day.month, day.day) < (born.month, born.day))
-    low = years // BAND_YEARS * BAND_YEARS
+    low = age_years(born, opened.date()) // BAND_YEARS * BAND_YEARS
     return f"{low}-{low + BAND_YEARS - 1}"
 
 
