@@ -96,7 +96,7 @@ def test_passengers_pass_and_the_lane_stops_in_order(topology: Topology, folder:
     assert lane.app.lane.state is State.CLOSED, "it stopped as it is told to: nobody new, then the end"
     (booted,) = lane.facts(facts.LaneBooted)
     assert booted.new_database
-    assert {part.name for part in booted.parts} == {"gated", "policy", "face"}
+    assert {part.name for part in booted.parts} == {"gated", "policy", "policy_sha256", "face"}
 
 
 @pytest.mark.parametrize("kind", list(Upset))
