@@ -654,14 +654,15 @@ ENROLLED = (
         (OUR_FORMAT, ("right_index", "left_index", "right_thumb")),
         ("zfm", ("left_index",)),
         ("unknown", ()),
-        ("", ()),
+        ("", ("right_index", "left_index", "right_thumb")),
     ],
 )
 @pytest.mark.parametrize("face", [FACE, None])
 def test_the_lane_hears_of_the_fingers_that_it_can_compare(
     form: str, fingers: tuple[str, ...], face: bytes | None, folder: Path
 ) -> None:
-    """In the order of E4. Without a face nothing is said of the network; what no reader here compares is not there."""
+    """In the order of E4; a lane without a reader hears of all. Without a face nothing is said of the network; what the
+    reader here does not compare is not there."""
     publish(folder, 1)
     with CacheFiles.changing(folder, KEY, NAME) as writer:
         network = MODEL if face is not None else ""

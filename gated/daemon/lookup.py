@@ -293,7 +293,8 @@ class LookUp:
     def _traveller(
         self, person: PersonRow, document: Document, own: list[Crossing], expected: bool, controls: frozenset[str]
     ) -> ev.Traveller:
-        """With the fingers that this lane can compare; as HQ's row and the lane's own crossings have it together.
+        """As HQ's row and the lane's own crossings have it together; with the fingers that this lane can compare, or
+        all where it has no reader: then it is the lane that lacks something, and not the enrolment.
         `controls` are read again before a verdict: here they are for the officer who is called before that (L8)."""
         shown = (document.issuer, document.number)
         counted = [
@@ -308,7 +309,7 @@ class LookUp:
             flags=controls,
             permits=history.entries_left(permits, new, person.category, self._rules()),
             face=person.face is not None,
-            fingers=in_order(row.position for row in person.fingers if row.format == self._finger_format),
+            fingers=in_order(r.position for r in person.fingers if self._finger_format in (r.format, "")),
             usable_from=person.usable_from,
             origin=person.origin,
             enrolled_on=person.enrolled_on,
