@@ -81,12 +81,12 @@ def _category(_: Evidence, rules: Rules, holder: Traveller) -> str:
 
 def _category_in_force(e: Evidence, rules: Rules, holder: Traveller) -> str:
     category = category_of(e, rules)
-    since = "" if category.since == date.min else f" from {category.since}"
-    return f"{holder.category} may use lanes{since} {_until(category.until)}; used on {e.day}"
+    since = "" if category.since == date.min else f" from {category.since} on"
+    return f"{holder.category} may use lanes{since}, {_until(category.until)}; used on {e.day}"
 
 
 def _until(last: date) -> str:
-    return "on" if last == date.max else f"to {last}"
+    return "for ever" if last == date.max else f"to {last}"
 
 
 def _cache(e: Evidence, rules: Rules, holder: Traveller) -> str:
