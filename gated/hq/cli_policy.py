@@ -1,8 +1,6 @@
 """`gated-hq policy`: the policy office signs a policy, and it is published. Which lanes take it: docs/trust.md."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gated.hq.cli import fail
+from gated.hq.cli_repo import faults
 
 if TYPE_CHECKING:
     from gated.policyfile import Policy
@@ -32,19 +31,6 @@ def policy() -> None:
     """
 
 
-@contextmanager
-def _faults() -> Iterator[None]:
-    from gated.hq.keys import KeyFault
-    from gated.hq.repository import RepositoryFault
-
-    try:
-        yield
-    except (RepositoryFault, KeyFault) as bad:
-        fail(str(bad))
-    except OSError as bad:
-        fail(f"{bad.filename}: {(bad.strerror or 'cannot be used').lower()}")
-
-
 @policy.command("key", epilog="\b\nExample:\n  gated-hq policy key /media/stick/policy")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 def make_key(folder: Path) -> None:
@@ -55,7 +41,7 @@ def make_key(folder: Path) -> None:
     """
     from gated.hq.keys import make_signing
 
-    with _faults():
+    with faults():
         make_signing(folder, ("policy",))
     click.echo(f"{folder / 'policy.key'}  SECRET  signs policies: the policy office, offline")
     click.echo(f"{folder / 'policy.pub'}  goes to every lane: [keys] policy_public")
@@ -79,7 +65,7 @@ def sign(file: Path, key: Path, out: Path | None, as_json: bool) -> None:
     from gated.hq.keys import secret
     from gated.wire import policysign
 
-    with _faults():
+    with faults():
         data = policysign.body_of(file.read_bytes())
         read = _read(data, file)
         private = Ed25519PrivateKey.from_private_bytes(secret(key))
@@ -127,7 +113,7 @@ def publish(
     from gated.hq.repository import Repository, Signers
     from gated.wire import policysign
 
-    with _faults():
+    with faults():
         data, office = file.read_bytes(), public(public_file)
         if not policysign.verify(office, data):
             fail(f"{file}: not signed by the key of {public_file}; gated-hq policy sign does")

@@ -33,7 +33,8 @@ _KEEPERS = {
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
+def faults() -> Iterator[None]:
+    """What the repository or a key has against it, in one line."""
     from gated.hq.keys import KeyFault
     from gated.hq.repository import RepositoryFault
 
@@ -90,7 +91,7 @@ def keys(folder: Path, roots: int, only: str | None, as_json: bool) -> None:
     from gated.hq.keys import make_signing
 
     names = [f"root-{n}" for n in range(1, roots + 1)] + ["targets", "online", "lift"] if only is None else [only]
-    with _faults():
+    with faults():
         files = make_signing(folder, names)
     if as_json:
         click.echo(json.dumps([str(file) for file in files]))
@@ -109,7 +110,7 @@ def init(folder: Path, key_folder: Path, root_threshold: int, as_json: bool) -> 
     from gated.hq.keys import public
     from gated.hq.repository import Repository
 
-    with _faults():
+    with faults():
         roots = sorted(key_folder.glob("root-*.pub"))
         if not roots:
             fail(f"{key_folder}: no root-*.pub there; gated-hq repo keys makes them")
@@ -150,7 +151,7 @@ def status(folder: Path, key_folder: Path | None, trusted: Path | None, as_json:
     Exit code 1 where something has expired or is altered, or the roots do not lead from --root.
     """
     now = datetime.now(UTC)
-    with _faults():
+    with faults():
         repository = _repository(folder)
         roles = repository.roles()
         names = _key_names(key_folder)
@@ -234,7 +235,7 @@ def _warning(role: "RoleState", repository: "Repository", now: datetime) -> str:
 @_JSON
 def add(folder: Path, file: Path, path: str, signing: tuple[Path, ...], to: Path | None, as_json: bool) -> None:
     """Put FILE as a signed target, new or in another's place. All lanes that want it fetch it."""
-    with _faults():
+    with faults():
         _change(_repository(folder), path, file.read_bytes(), signing, to, as_json)
 
 
@@ -246,7 +247,7 @@ def add(folder: Path, file: Path, path: str, signing: tuple[Path, ...], to: Path
 @_JSON
 def remove(folder: Path, path: str, signing: tuple[Path, ...], to: Path | None, as_json: bool) -> None:
     """Take a signed target away."""
-    with _faults():
+    with faults():
         repository = _repository(folder)
         if not any(path in role.targets for role in repository.roles()):
             fail(f"{path} is not a target of {folder}; gated-hq repo status --json lists them")
@@ -273,7 +274,7 @@ def _change(
 @_JSON
 def take(folder: Path, proposal: Path, signing: tuple[Path, ...], as_json: bool) -> None:
     """Bring in what was signed elsewhere with --to: so the policy office's key never comes near the online one."""
-    with _faults():
+    with faults():
         version = _repository(folder).take(proposal, _signers(signing), datetime.now(UTC))
     _answer(as_json, f"{proposal}: taken in; timestamp {version}", timestamp=version)
 
@@ -292,7 +293,7 @@ def renew(folder: Path, signing: tuple[Path, ...], past: int | None, as_json: bo
     --past: HQ was set back to an older copy, and lanes refuse it (`rolled_back`) because they know versions up to
     VERSION. Everything whose keys are given is signed with greater ones.
     """
-    with _faults():
+    with faults():
         version = _repository(folder).put({}, _signers(signing), datetime.now(UTC), past=past or 0)
     _answer(as_json, f"{folder}: renewed; timestamp {version}", timestamp=version)
 
@@ -328,7 +329,7 @@ def rotate(
 
     if not old and not new and threshold is None:
         raise click.UsageError("give --out, --in or --threshold")
-    with _faults():
+    with faults():
         repository = _repository(folder)
         before = {state.role: state for state in repository.roles(cut_short=True)}
         named = before.get("timestamp" if role == ONLINE else role)
