@@ -129,16 +129,21 @@ def table(result: dict[str, Any], picture: Path) -> Group:
 
 
 def mix_table(rows: list[dict[str, Any]]) -> Table:
-    """Category by category, out and in: the simulator's counts beside HQ's."""
-    shown = Table(title="by category: in body, and in HQ's records", box=None, title_justify="left")
-    for name in ("category", "way", "came", "tickets", "granted", "referred", "went through", "by HQ", "", "why not"):
-        shown.add_column(name, justify="left" if name in ("category", "way", "", "why not") else "right")
+    """Category by category, out and in: the simulator's counts, and HQ's where they differ."""
+    shown = Table(title="by category: who came and went through in body, as HQ's records have it", box=None)
+    for name in ("category", "way", "came", "went", "granted", "referred"):
+        shown.add_column(name, justify="left" if name in ("category", "way") else "right", no_wrap=True)
+    shown.add_column("why not", overflow="fold")
     for row in rows:
-        numbers = ("came", "hq_tickets", "hq_granted", "hq_referred", "crossed", "hq_crossed")
+        came, went = _beside(row["came"], row["hq_tickets"]), _beside(row["crossed"], row["hq_crossed"])
         why = ", ".join(f"{reason} {n}" if n > 1 else reason for reason, n in row["reasons"].items())
-        same = Text("same", style="green") if row["same"] else Text("DIFFERS", style="bold red")
-        shown.add_row(row["category"], row["direction"], *(str(row[name]) for name in numbers), same, why)
+        told = (str(row["hq_granted"]), str(row["hq_referred"]), why)
+        shown.add_row(row["category"], row["direction"], came, went, *told)
     return shown
+
+
+def _beside(seen: int, told: int) -> Text:
+    return Text(str(seen)) if seen == told else Text(f"{seen}, HQ {told}", style="bold red")
 
 
 def story_table(scenes: list[dict[str, Any]]) -> Table:
