@@ -16,10 +16,11 @@ import numpy as np
 from gated.biometrics.face import FaceEngine, template_of
 from gated.biometrics.finger import FingerEngine
 from gated.hq.fingers import FingersRefused, Offered, enrolled, offers_of
-from gated.hq.people import COUNTER, OFFICE, Paper, Permit, Person
+from gated.hq.people import COUNTER, OFFICE, Paper, Person
 from gated.icao import mrz
 from gated.icao.fingers import Finger
 from gated.lane.entitlement import age_years
+from gated.lane.events import Permit
 from gated.lane.rules import Rules
 
 _NUMBER = re.compile(r"[A-Z0-9]{1,64}")

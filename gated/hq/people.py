@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Final
 
-from gated.lane import events as lane
 from gated.lane import history
+from gated.lane.events import Crossed, Permit
 from gated.lane.rules import EXIT, Rules
 from gated.wire.codec import added, kinds, personal
 from gated.wire.rows import CROSSINGS_MAX, CrossingRow
@@ -22,16 +22,6 @@ DAYS_MAX: Final = 64
 
 class RegisterFault(Exception):
     """The register cannot do this. The text says why, without anybody's data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """A permit (O1, O2, O3, O5, O9). `entries_left` None: any number."""
-
-    kind: str
-    start: date
-    end: date
-    entries_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +147,8 @@ def counted(person: Person, crossing: CrossingRow, rules: Rules) -> Person:
     """The person with one crossing more: an entry is taken off the permits that the category needs to enter (O1), the
     same ones that the lane takes it off."""
     crossings = tuple(sorted((*person.crossings, crossing), key=lambda each: each.utc))[-CROSSINGS_MAX:]
-    own = [lane.Permit(each.kind, each.start, each.end, each.entries_left) for each in person.permits]
-    new = [history.Crossing(crossing.direction, lane.Crossed(crossing.utc))]
-    left = history.entries_left(own, new, person.category, rules)
-    permits = tuple(
-        replace(each, entries_left=after.entries_left) for each, after in zip(person.permits, left, strict=True)
-    )
+    new = [history.Crossing(crossing.direction, Crossed(crossing.utc))]
+    permits = history.entries_left(person.permits, new, person.category, rules)
     return replace(person, crossings=crossings, permits=permits)
 
 

@@ -18,7 +18,6 @@ from gated.hq.people import (
     Expectation,
     Paper,
     PaperStatus,
-    Permit,
     Person,
     RegisterFault,
     counted,
@@ -27,6 +26,7 @@ from gated.hq.people import (
     merged,
 )
 from gated.hq.registerfile import VERSION, Change, RegisterFile
+from gated.lane.events import Permit
 from gated.lane.rules import DIRECTIONS, Rules
 from gated.wire.rows import CrossingRow
 from gated.wire.seal import lookup_key
