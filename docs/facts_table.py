@@ -18,7 +18,7 @@ def section(note: FactNote) -> str:
         f"stream `{note.stream}`"
         if note.stream
         else "in any stream"
-        if note.kind == "RecordsDropped"
+        if note.kind in ("RecordsDropped", "StreamContinued")
         else "in other facts"
     )
     names = (f"**{f.name}**" if f.personal else f.name for f in note.fields)

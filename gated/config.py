@@ -73,12 +73,14 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Keys:
     """[keys]: files. `cache` (the lane's own, to which HQ wraps each epoch's key), `journal`: secret, 32 bytes;
-    `hq_public`, `orders_public`, `policy_public`: HQ's public keys. Without the last no policy is taken from HQ."""
+    `hq_public`, `orders_public`, `receipts_public`, `policy_public`: HQ's public keys. Without the last no policy is
+    taken from HQ."""
 
     cache: Path
     journal: Path
     hq_public: Path
     orders_public: Path
+    receipts_public: Path
     policy_public: Path | None = None
     cache_on_disk: bool = False
     """`cache` may lie on the disk that it protects: for tests and demonstrations."""
@@ -103,6 +105,10 @@ class Uplink:
     ack_s_max: float = 30.0
     inflight_max: int = 64
     heartbeat_s: float = 15.0
+    fallback: tuple[str, ...] = ()
+    """Further brokers, `host:port`, tried in this order where the first cannot be reached or leads to no HQ."""
+    bytes_per_s_max: int = 0
+    """Of records; 0: no cap. Alarms are not held back by it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -110,6 +116,11 @@ class Uplink:
         _positive(self, "keep_alive_s", "connect_s_max", "retry_s_min", "ack_s_max", "inflight_max", "heartbeat_s")
         if self.retry_s_max < self.retry_s_min:
             raise ValueError("retry_s_max must not be less than retry_s_min")
+        if self.bytes_per_s_max and self.bytes_per_s_max < 2000:
+            raise ValueError("bytes_per_s_max must be 0 (no cap) or at least 2000, which a passage's records need")
+        for each in self.fallback:
+            if re.fullmatch(r"[^:\s]+:([1-9][0-9]{0,4})", each) is None or int(each.rpartition(":")[2]) > 65535:
+                raise ValueError("fallback must name brokers as host:port")
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together: give both or neither")
         if not self.tls and (self.ca or self.certificate):

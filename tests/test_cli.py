@@ -446,7 +446,7 @@ def test_check_asks_a_running_daemon_for_its_devices(config: Path, lane: Lane) -
 
 
 def test_check_of_keys(config: Path) -> None:
-    for name in ("cache.key", "journal.key", "hq.pub", "orders.pub", "policy.pub"):
+    for name in ("cache.key", "journal.key", "hq.pub", "orders.pub", "receipts.pub", "policy.pub"):
         (config.parent / name).write_bytes(bytes(32))
     (config.parent / "cache.key").chmod(0o600)
     (config.parent / "journal.key").chmod(0o644)
@@ -457,6 +457,7 @@ def test_check_of_keys(config: Path) -> None:
         "key journal": "fail",
         "key hq_public": "ok",
         "key orders_public": "fail",
+        "key receipts_public": "ok",
         "key policy_public": "ok",
     }
     assert "on the cache's disk" in found["key cache"].found

@@ -21,6 +21,7 @@ cache = "credential:cache.key"
 journal = "keys/journal.key"
 hq_public = "/etc/gated/hq.pub"
 orders_public = "/etc/gated/orders.pub"
+receipts_public = "/etc/gated/receipts.pub"
 
 [uplink]
 host = "broker.example"

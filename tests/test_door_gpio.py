@@ -313,6 +313,7 @@ cache = "a"
 journal = "b"
 hq_public = "c"
 orders_public = "d"
+receipts_public = "d"
 [uplink]
 host = "hq"
 [door]

@@ -55,7 +55,8 @@ class Process:
         options = "".join(f"{name} = {value}\n" for name, value in self.options.items())
         self.toml.write_text(
             f'[lane]\nid = "{LANE}"\nsite = "{SITE}"\n[store]\ndir = "store"\n'
-            '[keys]\ncache = "c"\njournal = "j"\nhq_public = "h"\norders_public = "o"\n[uplink]\nhost = "x"\n'
+            '[keys]\ncache = "c"\njournal = "j"\nhq_public = "h"\norders_public = "o"\nreceipts_public = "o"\n'
+            '[uplink]\nhost = "x"\n'
             f'[control]\nsocket = "{self.folder}/control.sock"\n'
             f'[sync]\nurl = "{self.site.url}"\nroot = "root.json"\nsocket = "{self.folder}/sync.sock"\n{options}'
         )

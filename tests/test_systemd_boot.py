@@ -86,6 +86,7 @@ def install(root: Path) -> None:
         "keys/mqtt.key",
         "trust/hq.pub",
         "trust/orders.pub",
+        "trust/receipts.pub",
         "trust/policy.pub",
     ):
         (root / "etc/gated" / key).write_bytes(os.urandom(32))

@@ -158,6 +158,7 @@ class Rig:
             f'[lane]\nid = "{LANE}"\nsite = "{SITE}"\n'
             f'[store]\ndir = "{self.folder}"\n'
             '[keys]\ncache = "c"\njournal = "j"\nhq_public = "h"\norders_public = "o"\n'
+            'receipts_public = "keys/receipts.pub"\n'
             f"[uplink]\n{self.connection}{options}\n"
             f'[control]\nsocket = "{self.folder / "control.sock"}"\n'
         )

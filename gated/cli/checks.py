@@ -284,7 +284,12 @@ def policy(config: Config) -> Iterator[Finding]:
 
 def keys(config: Config) -> Iterator[Finding]:
     """Every key is there, has 32 bytes, and is not open to everybody."""
-    public = ["hq_public", "orders_public", *(["policy_public"] if config.keys.policy_public else [])]
+    public = [
+        "hq_public",
+        "orders_public",
+        "receipts_public",
+        *(["policy_public"] if config.keys.policy_public else []),
+    ]
     for name, secret in (("cache", True), ("journal", True), *((name, False) for name in public)):
         path: Path = getattr(config.keys, name)
         if str(path).startswith("/run/credentials/"):

@@ -28,6 +28,8 @@ FILES = (
     KeyFile("hq.pub", "goes to every lane: [keys] hq_public", False),
     KeyFile("orders.key", "signs officers' orders: for the order desk alone", True),
     KeyFile("orders.pub", "goes to every lane: [keys] orders_public", False),
+    KeyFile("receipts.key", "signs what HQ acknowledges: for ingest alone", True),
+    KeyFile("receipts.pub", "goes to every lane: [keys] receipts_public", False),
     KeyFile("data.key", "seals the personal data in HQ's own registers", True),
 )
 
@@ -39,12 +41,14 @@ def make(folder: Path) -> tuple[KeyFile, ...]:
     for file in FILES:
         if (folder / file.name).exists():
             raise KeyFault(f"{folder / file.name} exists; a key is never overwritten: name another folder")
-    hq, orders = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
+    hq, orders, receipts = (os.urandom(KEY_BYTES) for _ in range(3))
     contents = {
         "hq.key": hq,
         "hq.pub": public_of(hq),
         "orders.key": orders,
-        "orders.pub": Ed25519PrivateKey.from_private_bytes(orders).public_key().public_bytes_raw(),
+        "orders.pub": _verifies(orders),
+        "receipts.key": receipts,
+        "receipts.pub": _verifies(receipts),
         "data.key": os.urandom(KEY_BYTES),
     }
     for file in FILES:
@@ -63,8 +67,13 @@ def make_signing(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     for secret_file, public_file in zip(files[::2], files[1::2], strict=True):
         private = os.urandom(KEY_BYTES)
         _write(secret_file, private, 0o600)
-        _write(public_file, Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw(), 0o644)
+        _write(public_file, _verifies(private), 0o644)
     return files
+
+
+def _verifies(private: bytes) -> bytes:
+    """The public half of a signing key."""
+    return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -25,7 +25,9 @@ ALARM: Final = "alarm"
 """What people must know at once."""
 STATE: Final = "state"
 """How lane and devices are."""
-STREAMS: Final = (ALARM, CROSSING, STATE)
+ATTACHMENT: Final = "attachment"
+"""Pictures, in parts. The first to go where there is no room."""
+STREAMS: Final = (ALARM, CROSSING, STATE, ATTACHMENT)
 """In the order of urgency."""
 
 CODE_MAX: Final = 64
@@ -313,6 +315,50 @@ class RecordsDropped(Fact):
             raise ValueError("first to last is a range from 1 on, and the head a SHA-256")
 
 
+@dataclass(frozen=True, slots=True)
+class StreamContinued(Fact):
+    """The first record of a further chapter of a stream: what is new does not wait behind a long backlog.
+
+    Made by the outbox alone. `seq` and `head` are number and hash of the last record of the chapter before: HQ knows
+    by them where that one must end, whenever the rest of it comes. No ticket has records in two chapters."""
+
+    before: str = field(metadata=CODE)
+    """The stream id of the chapter before."""
+    seq: int
+    head: bytes = field(metadata={"limit": 32})
+
+
+PART_BYTES_MAX: Final = 12 << 10
+"""Bytes of an attachment in one record."""
+ATTACHMENT_BYTES_MAX: Final = 256 << 10
+"""Bytes of a whole attachment."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentPart(Ticketed):
+    """A part of a picture that the policy says is kept: `part` of `parts`, from 1 on, each sealed to HQ."""
+
+    stream = ATTACHMENT
+
+    name: str = field(metadata=CODE)
+    """Of the attachment, once in a database generation: `<ticket>-<what>`."""
+    what: str = field(metadata=CODE)
+    """case_picture or entry_face."""
+    media: str = field(metadata=CODE)
+    part: int
+    parts: int
+    size: int
+    """Bytes of the whole."""
+    keep_days: int
+    """HQ deletes it so many days after the record's time."""
+    data: bytes = personal(b"", limit=PART_BYTES_MAX)
+
+    def __post_init__(self) -> None:
+        Ticketed.__post_init__(self)
+        if not 1 <= self.part <= self.parts or not 1 <= self.size <= ATTACHMENT_BYTES_MAX or self.keep_days < 1:
+            raise ValueError("a part of 1 to parts, of at most 256 KiB, kept for a day or longer")
+
+
 FACTS: Final[Mapping[str, type[Any]]] = kinds(
     VerdictReached,
     TicketSettled,
@@ -326,6 +372,8 @@ FACTS: Final[Mapping[str, type[Any]]] = kinds(
     PolicyChanged,
     LaneBooted,
     RecordsDropped,
+    StreamContinued,
+    AttachmentPart,
 )
 """Every fact by its name."""
 
@@ -344,11 +392,6 @@ def describe() -> tuple[FactNote, ...]:
     """The dictionary, readable by machine: facts, and the classes that stand in their fields."""
     classes = (*FACTS.values(), Holder, Part)
     return tuple(
-        FactNote(
-            cls.__name__,
-            getattr(cls, "stream", None),
-            (cls.__doc__ or "").split("\n")[0],
-            codec.describe(cls),
-        )
+        FactNote(cls.__name__, getattr(cls, "stream", None), (cls.__doc__ or "").split("\n")[0], codec.describe(cls))
         for cls in classes
     )

@@ -10,17 +10,24 @@ from datetime import datetime
 from typing import Final
 
 from gated.wire import codec
-from gated.wire.codec import WireError, limited
+from gated.wire.codec import WireError, added, limited
+from gated.wire.facts import Part
 
 ROOT: Final = "gate/v1"
-LEAVES: Final = frozenset({"birth", "death", "telemetry", "event", "ack", "cmd", "answer", "announce"})
-EVENT_FILTER: Final = f"{ROOT}/+/+/event"
+FROM_LANES: Final = ("event", "birth", "death", "telemetry", "reported")
+"""What HQ's ingest reads."""
+LEAVES: Final = frozenset({*FROM_LANES, "answer", "ack", "cmd", "desired", "announce"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 STREAMS_MAX: Final = 256
+PARTS_MAX: Final = 64
+GAPS_MAX: Final = 64
+FINDINGS_MAX: Final = 16
 
 ID_PROPERTY: Final = "stream-id"
 SEQ_PROPERTY: Final = "seq"
 """User properties of an event: they name the record even where its bytes cannot be read."""
+SIGNATURE_PROPERTY: Final = "signature"
+"""User property of a receipt: `receipt_signed`, base64."""
 
 
 def topic(site: str, lane: str, leaf: str) -> str:
@@ -45,6 +52,17 @@ def place(name: str) -> tuple[str, str, str]:
     return parts[2], parts[3], parts[4]
 
 
+def ingest_filters(site: str = "+") -> tuple[str, ...]:
+    """What HQ's workers read: a shared subscription, so the broker deals each message to one of them."""
+    return tuple(f"$share/ingest/{ROOT}/{site}/+/{leaf}" for leaf in FROM_LANES)
+
+
+def receipt_signed(topic: str, payload: bytes) -> bytes:
+    """What HQ signs (Ed25519) so that a lane believes a receipt: its bytes, and whom it is for. A broker that could
+    make one could have a lane forget records that HQ never got."""
+    return b"gated receipt v1\n" + topic.encode() + b"\n" + payload
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """What a lane still holds of one stream: `first` to `last`, both included; `last < first`: nothing."""
@@ -54,6 +72,35 @@ class Span:
     first: int
     last: int
     acked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records `first` to `last` of a stream are not acknowledged, and not there: somebody took them out."""
+
+    stream_id: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalHead:
+    """How far a lane's journal has come: rows `first` to `last` are there, and `link` is the hash of the last over all
+    before it. HQ remembers it, so a journal that was changed or cut before it does not fit any more."""
+
+    generation: str
+    first: int
+    last: int
+    link: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The uplink finds that somebody was at the lane's database. `code`: journal_altered, journal_cut, journal_back,
+    outbox_gap, database_back. `detail`: where; nothing personal."""
+
+    code: str
+    detail: str = limited(256, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +115,9 @@ class Birth:
     utc: datetime
     version: str
     spans: tuple[Span, ...] = limited(STREAMS_MAX)
+    parts: tuple[Part, ...] = added((), limit=PARTS_MAX)
+    """Versions of what the lane is made of, and how far its cache is: daemon, uplink, policy, cache.people ..."""
+    gaps: tuple[Gap, ...] = added((), limit=GAPS_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +149,8 @@ class Telemetry:
     """Records that HQ has refused for good since this uplink started."""
     resent: int
     """Records sent more than once since this uplink started."""
+    journal: JournalHead | None = added(None)
+    findings: tuple[Finding, ...] = added((), limit=FINDINGS_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +181,19 @@ class Refusal:
 class Receipt:
     """HQ -> lane, after HQ's commit: the only thing that lets a record leave the lane.
 
-    `hq` names the connection of HQ's that says so: a new name means that what was under way may never have come."""
+    `hq` names which of HQ's workers says so. Several answer one lane, so receipts overtake each other: a lower head
+    means nothing, except beside the `pong` of a ping. What HQ says there it looked up after the ping was sent, so a
+    head below what was acknowledged before that ping means that HQ went back to an older copy of its database."""
 
     hq: str = ""
     heads: tuple[Head, ...] = limited(STREAMS_MAX, ())
     refusals: tuple[Refusal, ...] = ()
     pong: str = ""
+    """With it come the heads of every stream that the lane's last birth told of."""
+    rebirth: bool = added(False)
+    """HQ does not know this session: tell the birth again."""
+    anchor: JournalHead | None = added(None)
+    """Beside a pong: the newest head of the lane's journal (of this generation) told to HQ by an earlier session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +206,28 @@ class OrderAnswer:
     why: str
 
 
-MESSAGES: Final = codec.kinds(Birth, Death, Telemetry, Receipt, OrderAnswer)
-Message = Birth | Death | Telemetry | Receipt | OrderAnswer
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """HQ -> lane, retained: which versions the lane should have. It names and never contains: what the lane then
+    fetches is signed. `revision` only grows; a lane takes no notice of a lower one than it has seen."""
+
+    revision: int
+    utc: datetime
+    parts: tuple[Part, ...] = limited(PARTS_MAX, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Lane -> HQ, retained: what the lane has, and what of the desired it has not (`behind`, names of parts)."""
+
+    revision: int
+    utc: datetime
+    parts: tuple[Part, ...] = limited(PARTS_MAX, ())
+    behind: tuple[str, ...] = limited(PARTS_MAX, ())
+
+
+MESSAGES: Final = codec.kinds(Birth, Death, Telemetry, Receipt, OrderAnswer, Desired, Reported)
+Message = Birth | Death | Telemetry | Receipt | OrderAnswer | Desired | Reported
 
 
 def encode(message: Message) -> bytes:
@@ -163,22 +242,29 @@ def decode(payload: bytes) -> Message:
 
 
 __all__ = [
-    "EVENT_FILTER",
     "ID_PROPERTY",
     "SEQ_PROPERTY",
+    "SIGNATURE_PROPERTY",
     "Birth",
     "Death",
+    "Desired",
+    "Finding",
+    "Gap",
     "Head",
+    "JournalHead",
     "Message",
     "OrderAnswer",
     "Receipt",
     "Refusal",
+    "Reported",
     "Span",
     "Telemetry",
     "WireError",
     "announce_topic",
     "decode",
     "encode",
+    "ingest_filters",
     "place",
+    "receipt_signed",
     "topic",
 ]

@@ -34,9 +34,14 @@ class ChainBroken(WireError):
     """A record is not the one that its stream went on with: changed, forged, or of a second writer."""
 
 
-def stream_id(generation: str, stream: str) -> str:
-    """The identity of one priority class of one database generation."""
-    return f"{generation}-{stream}"
+def stream_id(generation: str, stream: str, chapter: int = 1) -> str:
+    """The identity of one chapter of one priority class of one database generation (`facts.StreamContinued`)."""
+    return f"{generation}-{stream}" if chapter == 1 else f"{generation}.{chapter}-{stream}"
+
+
+def generation_of(stream_id: str) -> str:
+    """The database generation of a stream: with lane and number it identifies a ticket."""
+    return stream_id.rpartition("-")[0].partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Record:
     @property
     def generation(self) -> str:
         """The database generation: with lane and number it identifies a ticket."""
-        return self.stream_id.removesuffix("-" + self.stream)
+        return generation_of(self.stream_id)
 
     def encode(self) -> bytes:
         """Canonical bytes. Raises `WireError` above `RECORD_MAX`."""

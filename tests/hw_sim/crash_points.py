@@ -293,7 +293,8 @@ class Yard:
         root.write_bytes(self.stages.root)
         conf.write_text(
             f'[lane]\nid = "{lane}"\nsite = "{site}"\n[store]\ndir = "{store}"\n[control]\nsocket = "{store}.lane"\n'
-            '[keys]\ncache = "k"\njournal = "k"\nhq_public = "k"\norders_public = "k"\n[uplink]\nhost = "localhost"\n'
+            '[keys]\ncache = "k"\njournal = "k"\nhq_public = "k"\norders_public = "k"\nreceipts_public = "k"\n'
+            '[uplink]\nhost = "localhost"\n'
             f'[sync]\nurl = "{self._url(stage)}"\nroot = "{root}"\nsocket = "{store}.sock"\ninterval_s = 1\n'
         )
         return conf

@@ -149,6 +149,7 @@ class VirtualLane:
             "journal.key": self.rng.randbytes(32),
             "hq.pub": public_of(self.hq_private),
             "orders.pub": Ed25519PrivateKey.from_private_bytes(self.rng.randbytes(32)).public_key().public_bytes_raw(),
+            "receipts.pub": bytes(32),  # the simulated lane has no uplink
         }
         for name, key in keys.items():
             (self.folder / name).write_bytes(key)

@@ -66,6 +66,7 @@ cache_on_disk = true
 journal = "journal.key"
 hq_public = "hq.pub"
 orders_public = "orders.pub"
+receipts_public = "receipts.pub"
 [uplink]
 host = "localhost"
 [control]

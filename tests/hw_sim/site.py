@@ -276,6 +276,7 @@ cache_on_disk = true
 journal = "keys/journal.key"
 hq_public = "keys/hq.pub"
 orders_public = "keys/orders.pub"
+receipts_public = "keys/receipts.pub"
 
 [uplink]
 host = "127.0.0.1"
