@@ -130,27 +130,27 @@ def test_every_type() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ("count = 3", "count = 3.5", 16, "[thing] count: is 3.5, must be a whole number"),
-        ("count = 3", "count = true", 16, "[thing] count: is true, must be a whole number"),
-        ("count = 3", "count = 0", 16, "[thing] count: count must be at least 1"),
-        ("count = 3\n", "", 14, "[thing] count: is missing: a whole number is needed"),
-        ("speed_m_s = 2", "speed_m_s = nan", 17, "[thing] speed_m_s: is nan, must be a number"),
-        ("on = false", "on = 0", 18, "[thing] on: is 0, must be true or false"),
-        ("on = false", "onn = false", 18, "[thing] onn: is not a known option; did you mean 'on'?"),
-        ("on = false", "zzzz = 1", 18, "[thing] zzzz: is not a known option; known here: colour, count"),
-        ('file = "x/y"', 'file = ""', 19, '[thing] file: is "", must be a path'),
-        ('"blue"', '"Blue"', 20, '[thing] colour: is "Blue", must be one of "red", "blue"'),
-        ('"fast"', '"medium"', 21, '[thing] mode: is "medium", must be one of "fast", "slow"'),
-        ("  2,", '  "2",', 22, '[thing] sizes: is "2", must be a whole number'),
-        ('[1.5, "b"]', "[1.5]", 26, "[thing] pair: is [1.5], must be a list of 2: [a number, text]"),
-        ("names = [", "names = [1, ", 27, "[thing] names: is 1, must be text"),
-        ("pin = 4", "pin = 4.5", 28, "[thing] wires.a.pin: is 4.5, must be a whole number or text"),
-        ("{pin = 4}", "4", 28, "[thing] wires.a: is 4, must be a table {pin = ..., active_low = ...}"),
-        ("active_low", "activelow", 28, "[thing] wires.b.activelow: is not a known option; did you mean 'active_low'?"),
-        ("pin = 9", "pin = [9]", 30, "[thing] wire.pin: is [9], must be a whole number or text"),
-        ("pin = 9", "pinn = 9", 30, "[thing] wire.pinn: is not a known option; did you mean 'pin'?"),
-        ("pin = 9", "pin = 9", 14, "[thing]: one of them is too many"),
-        ("on = false", "secret = 12345", 18, "[thing] secret: must be text"),
+        ("count = 3", "count = 3.5", 17, "[thing] count: is 3.5, must be a whole number"),
+        ("count = 3", "count = true", 17, "[thing] count: is true, must be a whole number"),
+        ("count = 3", "count = 0", 17, "[thing] count: count must be at least 1"),
+        ("count = 3\n", "", 15, "[thing] count: is missing: a whole number is needed"),
+        ("speed_m_s = 2", "speed_m_s = nan", 18, "[thing] speed_m_s: is nan, must be a number"),
+        ("on = false", "on = 0", 19, "[thing] on: is 0, must be true or false"),
+        ("on = false", "onn = false", 19, "[thing] onn: is not a known option; did you mean 'on'?"),
+        ("on = false", "zzzz = 1", 19, "[thing] zzzz: is not a known option; known here: colour, count"),
+        ('file = "x/y"', 'file = ""', 20, '[thing] file: is "", must be a path'),
+        ('"blue"', '"Blue"', 21, '[thing] colour: is "Blue", must be one of "red", "blue"'),
+        ('"fast"', '"medium"', 22, '[thing] mode: is "medium", must be one of "fast", "slow"'),
+        ("  2,", '  "2",', 23, '[thing] sizes: is "2", must be a whole number'),
+        ('[1.5, "b"]', "[1.5]", 27, "[thing] pair: is [1.5], must be a list of 2: [a number, text]"),
+        ("names = [", "names = [1, ", 28, "[thing] names: is 1, must be text"),
+        ("pin = 4", "pin = 4.5", 29, "[thing] wires.a.pin: is 4.5, must be a whole number or text"),
+        ("{pin = 4}", "4", 29, "[thing] wires.a: is 4, must be a table {pin = ..., active_low = ...}"),
+        ("active_low", "activelow", 29, "[thing] wires.b.activelow: is not a known option; did you mean 'active_low'?"),
+        ("pin = 9", "pin = [9]", 31, "[thing] wire.pin: is [9], must be a whole number or text"),
+        ("pin = 9", "pinn = 9", 31, "[thing] wire.pinn: is not a known option; did you mean 'pin'?"),
+        ("pin = 9", "pin = 9", 15, "[thing]: one of them is too many"),
+        ("on = false", "secret = 12345", 19, "[thing] secret: must be text"),
     ],
 )
 def test_errors_name_the_place(old: str, new: str, line: int, says: str) -> None:
@@ -163,16 +163,16 @@ def test_errors_name_the_place(old: str, new: str, line: int, says: str) -> None
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (SHARED + "[thing\n", ":13: is not valid TOML: "),
+        (SHARED + "[thing\n", ":14: is not valid TOML: "),
         ("top = 1\n" + SHARED, ":1: [top]: stands outside of any section"),
         (SHARED.replace('id = "tpe-t1-07"', 'id = "TPE/7"'), ":2: [lane] id: id must be 1 to 32 lower-case"),
-        (SHARED.replace('host = "broker.example"\n', ""), ":11: [uplink] host: is missing: text is needed"),
+        (SHARED.replace('host = "broker.example"\n', ""), ":12: [uplink] host: is missing: text is needed"),
         (SHARED[: SHARED.index("[uplink]")], ": [uplink] host: is missing"),
-        (SHARED + "port = 0\n", ":13: [uplink] port: port must be 1 to 65535, not 0"),
-        (SHARED + 'key = "k"\n', ":11: [uplink] certificate: certificate and key belong together"),
-        (SHARED + "prot = 1\n", ":13: [uplink] prot: is not a known option; did you mean 'port'?"),
-        (SHARED + '[log]\nlevel = "loud"\n', ':14: [log] level: is "loud", must be one of "debug", "info"'),
-        (SHARED + "[models]\nthreads = 0\n", ":14: [models] threads: threads must be 1 to 64"),
+        (SHARED + "port = 0\n", ":14: [uplink] port: port must be 1 to 65535, not 0"),
+        (SHARED + 'key = "k"\n', ":12: [uplink] certificate: certificate and key belong together"),
+        (SHARED + "prot = 1\n", ":14: [uplink] prot: is not a known option; did you mean 'port'?"),
+        (SHARED + '[log]\nlevel = "loud"\n', ':15: [log] level: is "loud", must be one of "debug", "info"'),
+        (SHARED + "[models]\nthreads = 0\n", ":15: [models] threads: threads must be 1 to 64"),
     ],
 )
 def test_errors_at_load(text: str, says: str) -> None:
@@ -182,11 +182,11 @@ def test_errors_at_load(text: str, says: str) -> None:
 
 
 def test_nothing_may_stay_unread() -> None:
-    with pytest.raises(ConfigError, match=r":13: \[uplnk\]: is not a known section; did you mean 'uplink'"):
+    with pytest.raises(ConfigError, match=r":14: \[uplnk\]: is not a known section; did you mean 'uplink'"):
         config("[uplnk]\nx = 1\n").finish()
     c = config("[thing]\nname = 'n'\ncount = 1\nother = 2\n")
     c.section("thing").take(Thing)
-    with pytest.raises(ConfigError, match=r":16: \[thing\] other: is not a known option"):
+    with pytest.raises(ConfigError, match=r":17: \[thing\] other: is not a known option"):
         c.finish()
 
 
@@ -196,7 +196,7 @@ def test_a_section_with_two_readers() -> None:
     assert section.text("driver") == "lines"
     assert section.take(Wire) == Wire(3)
     assert section.into(Thing) == Thing("n", 1)
-    with pytest.raises(ConfigError, match=r":13: \[passport\] port: is missing: text is needed"):
+    with pytest.raises(ConfigError, match=r":14: \[passport\] port: is missing: text is needed"):
         section.text("port")
 
 

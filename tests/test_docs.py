@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from gated import config
+from gated import config, sections
 from gated.cli import COMMANDS, gated
 from gated.daemon.plan import SECTIONS, FaceSettings, FingerSettings, PolicyFile, Shape
 from gated.lane.settings import Timing
@@ -107,18 +107,19 @@ def drivers(kind: str) -> Iterator[type[Any]]:
 
 
 OPTIONS: list[tuple[str, type[Any]]] = [
-    ("lane", config.Identity),
+    ("lane", sections.Identity),
     ("lane", Shape),
     ("timing", Timing),
     ("policy", PolicyFile),
     ("face", FaceSettings),
     ("finger", FingerSettings),
-    ("store", config.Store),
-    ("keys", config.Keys),
-    ("uplink", config.Uplink),
-    ("control", config.Control),
-    ("models", config.Models),
-    ("log", config.Log),
+    ("store", sections.Store),
+    ("keys", sections.Keys),
+    ("uplink", sections.Uplink),
+    ("control", sections.Control),
+    ("models", sections.Models),
+    ("log", sections.Log),
+    ("metrics", sections.Metrics),
     *((name, settings) for name in SECTIONS if name != "passport_b" for settings in drivers(name)),
 ]
 

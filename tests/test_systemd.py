@@ -12,8 +12,8 @@ import pytest
 
 from gated.cli import COMMANDS
 from gated.cli.here import EX_CONFIG
-from gated.config import Control, Sync
 from gated.lane.settings import Timing
+from gated.sections import Control, Sync
 
 SYSTEMD = Path(__file__).resolve().parents[1] / "systemd"
 CAMERA = SYSTEMD / "gated-lane.service.d" / "network-camera.conf"

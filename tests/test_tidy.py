@@ -31,7 +31,8 @@ _BELOW_DAEMON = (
 RULE: dict[str, tuple[str, ...]] = {
     "gated": (),
     "gated.toml": (),
-    "gated.config": ("gated.toml",),
+    "gated.sections": (),
+    "gated.config": ("gated.sections", "gated.toml"),
     "gated.policyfile": ("gated.config", "gated.lane", "gated.toml"),
     "gated.control": ("gated.control_peer",),
     "gated.control_peer": (),
