@@ -65,6 +65,8 @@ class Snapshot(TypedDict):
     cache: dict[str, str]
     """fresh, late, stale or expired, by partition."""
     policy: PolicyView
+    versions: dict[str, str]
+    """Of what the lane is made of, and how far its cache has come: `gated.daemon.versions`."""
     counters: dict[str, int]
     last_alarms: list[AlarmView]
     service: str | None

@@ -58,6 +58,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "uplink": "up",
         "outbox": {"crossing": 2},
         "cache": {"people": "fresh", "control": "late"},
+        "versions": {"gated": "0.1"},
         "policy": {"version": "tw-[1]", "edition": 3, "next": "tw-2", "refused": "rollback", "lacks": False},
         "counters": {"grants": 5},
         "last_alarms": [{"utc": "2026-01-01T00:00:00+00:00", "code": "help", "detail": "[A]"}],

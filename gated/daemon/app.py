@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from drivers.base import Camera, FingerReader
-from gated import __version__, control_socket
+from gated import control_socket
 from gated.config import Config
 from gated.daemon import links as daemon_links
 from gated.daemon.cachememory import Memory
@@ -33,6 +33,7 @@ from gated.daemon.records import DETAIL_MAX, Facts
 from gated.daemon.remembered import Remembered
 from gated.daemon.requests import Authority, Requests
 from gated.daemon.status import Status
+from gated.daemon.versions import versions
 from gated.daemon.workers import Attended, Workers
 from gated.daemon.writer import Job, Kept, Writer
 from gated.lane import events as ev
@@ -139,6 +140,7 @@ class App:
             lambda: self.writer.pending,
             self.cache.states,
             self.policy.view,
+            self._versions,
         )
         self.requests = Requests(
             self.emit,
@@ -312,18 +314,15 @@ class App:
             *(each.run() for each in self._devices.all()),
         ]
 
+    def _versions(self) -> tuple[Part, ...]:
+        return versions(self.lane, self.policy, self.workers, self.cache)
+
     def _started(self) -> None:
         db = self.writer.db
         came_from = db.note("came_from")
         unsettled = db.unsettled()
         now = self.clock.now()
-        parts = (
-            Part("gated", __version__),
-            Part("policy", self.lane.rules.version),
-            Part("policy_sha256", self.policy.held.digest),
-            Part("face", self.workers.faces.model),
-            *((Part("finger", self.workers.fingers.model),) if self.workers.fingers else ()),
-        )
+        parts = self._versions()
         self.writer.add(
             Job(now.utc, LaneBooted(self.boot, self.lane.topology.value, db.next_ticket, unsettled, db.new, parts))
         )

@@ -101,6 +101,10 @@ class CacheWatch:
         """What the age of each partition is called, for `status`."""
         return {name: self._state(name, each.as_of).value for name, each in self._standing.items()}
 
+    def serials(self) -> dict[str, str]:
+        """`epoch.serial` of each partition: how far the cache has come."""
+        return {name: f"{each.note.epoch}.{each.note.serial}" for name, each in self._standing.items()}
+
     def view(self) -> Answer:
         """For `gated cache`. Raises `Refused` where no cache is open."""
         if not self._standing:

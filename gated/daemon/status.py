@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from gated.control_views import AlarmView, PolicyView, Snapshot, WayView
@@ -11,6 +11,7 @@ from gated.lane.commands import Command
 from gated.lane.events import Door, Now
 from gated.lane.evidence import Decision
 from gated.lane.machine import Lane
+from gated.wire.facts import Part
 
 ALARMS_SHOWN = 20
 WATCH_EVERY_S = 0.1
@@ -30,7 +31,7 @@ def _way(lane: Lane) -> WayView:
 
 class Status:
     """Follows the lane's commands. `devices`: the state of each by name; `pending`: records by stream;
-    `cache`: what the age of each partition is called; `policy`: which is in force."""
+    `cache`: what the age of each partition is called; `policy`: which is in force; `versions`: of everything."""
 
     def __init__(
         self,
@@ -42,9 +43,11 @@ class Status:
         pending: Callable[[], Mapping[str, int]],
         cache: Callable[[], Mapping[str, str]],
         policy: Callable[[], PolicyView],
+        versions: Callable[[], Iterable[Part]],
     ) -> None:
         self._lane, self._name, self._site, self._boot = lane, name, site, boot
         self._devices, self._pending, self._cache, self._policy = devices, pending, cache, policy
+        self._versions = versions
         self._alarms: deque[AlarmView] = deque(maxlen=ALARMS_SHOWN)
         self.counters: Counter[str] = Counter()
         self._state = lane.state
@@ -106,6 +109,7 @@ class Status:
             "outbox": dict(self._pending()),
             "cache": dict(self._cache()),
             "policy": self._policy(),
+            "versions": {part.name: part.version for part in self._versions()},
             "counters": dict(self.counters),
             "last_alarms": list(self._alarms),
             "service": lane.service_by,
