@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +14,7 @@ import pytest
 
 from gated.mqtt import Backoff
 from gated.notify import notify, watchdog_s
+from tests.hw_sim.proxy import FaultProxy
 from tests.uplink_rig import CANARY, ROOT, Rig, eventually
 
 
@@ -25,70 +25,25 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made.close()
 
 
-class Proxy:
-    """A line between uplink and broker that can go dead without being closed."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._open = threading.Event()
-        self._open.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def freeze(self) -> None:
-        """From now on nothing is passed on, and nobody is told. New connections work."""
-        self._open.clear()
-        self._open = threading.Event()
-        self._open.set()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self._listener.accept()
-                there = socket.create_connection(("127.0.0.1", self._to))
-            except OSError:
-                return
-            self.connections += 1
-            for a, b in ((here, there), (there, here)):
-                threading.Thread(target=self._pass, args=(a, b, self._open), daemon=True).start()
-
-    @staticmethod
-    def _pass(source: socket.socket, sink: socket.socket, alive: threading.Event) -> None:
-        try:
-            while data := source.recv(65536):
-                if not alive.is_set():
-                    threading.Event().wait(60)
-                sink.sendall(data)
-        except OSError:
-            return
-        finally:
-            sink.close()
-
-
 def test_a_line_that_is_dead_and_does_not_say_so(rig: Rig) -> None:
     rig.broker.start()
-    proxy = Proxy(rig.broker.port)
-    rig.connection = f'host = "127.0.0.1"\nport = {proxy.port}\ntls = false\n'
-    rig.options["keep_alive_s"] = 1
-    rig.configure()
-    rig.ingest()
-    rig.uplink()
-    rig.lane.passengers(3)
-    eventually(rig.all_acked)
-    eventually(lambda: rig.control.ups()[-1:] == [True])
-    before = proxy.connections
-    proxy.freeze()
-    rig.lane.passengers(3)
-    eventually(lambda: rig.control.ups()[-1:] == [False], what="the lane is told although the line looks open")
-    eventually(lambda: proxy.connections > before, what="a new connection")
-    eventually(rig.all_acked)
-    rig.assert_exactly_once()
-    proxy.close()
+    with FaultProxy(rig.broker.port) as proxy:
+        rig.connection = f'host = "127.0.0.1"\nport = {proxy.port}\ntls = false\n'
+        rig.options["keep_alive_s"] = 1
+        rig.configure()
+        rig.ingest()
+        rig.uplink()
+        rig.lane.passengers(3)
+        eventually(rig.all_acked)
+        eventually(lambda: rig.control.ups()[-1:] == [True])
+        before = proxy.connections
+        proxy.half_open()
+        rig.lane.passengers(3)
+        eventually(lambda: rig.control.ups()[-1:] == [False], what="the lane is told although the line looks open")
+        proxy.normal()
+        eventually(lambda: proxy.connections > before, what="a new connection")
+        eventually(rig.all_acked)
+        rig.assert_exactly_once()
 
 
 def test_ready_watchdog_and_a_clean_end(rig: Rig) -> None:
