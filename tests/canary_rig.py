@@ -251,8 +251,9 @@ class Pipeline:
         where += ["--state", str(folder / "publish.db"), "--keys", str(folder / "epochs"), "--repo", str(self.repo)]
         hq = "gated.hq.cli"
         self.child(PUBLISHER, hq, "publish", *where, *signing, "--every", "1", *self.broker_options())
-        key = str(folder / "keys" / "hq.key")
-        self.child("ingest", hq, "ingest", "--db", str(folder / "hq.db"), "--key", key, *self.broker_options())
+        files = ["--db", str(folder / "hq.db"), "--key", str(folder / "keys" / "hq.key")]
+        files += ["--receipts-key", str(folder / "keys" / "receipts.key")]
+        self.child("ingest", hq, "ingest", *files, *self.broker_options())
         eventually(lambda: "segment" in self.log(PUBLISHER) or "epoch opened" in self.log(PUBLISHER), WAIT_S, self.logs)
         self.rig.launch()
         self.child("sync", "gated.sync", "--config", str(self.rig.toml))

@@ -295,7 +295,8 @@ def test_a_broker_that_is_down_at_start_gets_everything_later(rig: Rig) -> None:
         archive = Archive(rig.folder / "hq.db")
         with broker:
             at = ("--host", "127.0.0.1", "--port", str(broker.port), "--plain")
-            files = ("--db", str(rig.folder / "hq.db"), "--key", str(rig.folder / "keys" / "hq.key"))
+            files = ["--db", str(rig.folder / "hq.db"), "--key", str(rig.folder / "keys" / "hq.key")]
+            files += ["--receipts-key", str(rig.folder / "keys" / "receipts.key")]
             ingest = Child(rig, "ingest", "-m", "gated.hq.cli", "ingest", *files, *at)
             try:
                 rig.until(lambda seen: seen["uplink"] == "up")

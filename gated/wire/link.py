@@ -52,9 +52,10 @@ def place(name: str) -> tuple[str, str, str]:
     return parts[2], parts[3], parts[4]
 
 
-def ingest_filters(site: str = "+") -> tuple[str, ...]:
-    """What HQ's workers read: a shared subscription, so the broker deals each message to one of them."""
-    return tuple(f"$share/ingest/{ROOT}/{site}/+/{leaf}" for leaf in FROM_LANES)
+def ingest_filters(group: str, site: str = "+") -> tuple[str, ...]:
+    """What HQ's workers read: a shared subscription, so the broker deals each message to one member of `group`. Its
+    name is HQ's secret: whoever joins takes his share of the messages, whether he may read them or not."""
+    return tuple(f"$share/{group}/{ROOT}/{site}/+/{leaf}" for leaf in FROM_LANES)
 
 
 def receipt_signed(topic: str, payload: bytes) -> bytes:
