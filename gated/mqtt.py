@@ -122,9 +122,12 @@ class Session:
         manual_ack: bool = False,
         receive_max: int = 64,
         inflight_max: int = 20,
+        packet_max: int | None = None,
     ) -> None:
+        """`receive_max`: messages of QoS 1 that the broker may have sent before we acknowledge. `packet_max`: bytes; the
+        broker drops longer ones rather than send them here. Together they bound the inbox."""
         self._broker, self._inbox, self._subscriptions = broker, inbox, list(subscribe)
-        self._receive_max = receive_max
+        self._receive_max, self._packet_max = receive_max, packet_max
         self._stopping = threading.Event()
         self._why = ""
         self._wake_r, self._wake_w = socket.socketpair()
@@ -191,6 +194,8 @@ class Session:
             properties = _blank(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 0
             properties.ReceiveMaximum = self._receive_max
+            if self._packet_max is not None:
+                properties.MaximumPacketSize = self._packet_max
             self._client.connect(
                 self._broker.host,
                 self._broker.port,
@@ -278,6 +283,8 @@ class Session:
         self._why = self._why or f"disconnected: {reason}".lower()
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if message.qos == 0 and self._inbox.qsize() >= self._receive_max:
+            return  # nothing else bounds these, and nobody is promised that they arrive
         properties = message.properties
         self._inbox.put(
             Received(
@@ -311,6 +318,10 @@ class Backoff:
         pause = self._next_s * (0.5 + secrets.randbelow(1000) / 2000)
         self._next_s = min(self._max_s, self._next_s * 2)
         return pause
+
+    def least_s(self) -> float:
+        """The shortest pause, with its jitter: before another broker, say."""
+        return self._min_s * (0.5 + secrets.randbelow(1000) / 2000)
 
     def reset(self) -> None:
         """It worked."""

@@ -76,7 +76,7 @@ class Uplink:
     connect_s_max: float = 10.0
     retry_s_min: float = 1.0
     retry_s_max: float = 60.0
-    ack_s_max: float = 30.0
+    ack_s_max: float = 10.0
     inflight_max: int = 64
     heartbeat_s: float = 15.0
     fallback: tuple[str, ...] = ()
@@ -162,7 +162,7 @@ class Log:
 class Metrics:
     """[metrics]: a folder of text files for Prometheus' node_exporter, one of each process. Without it: none."""
 
-    dir: Path = Path("/run/gated/metrics")
+    dir: Path = Path("/run/gated-metrics")
     every_s: float = 15.0
 
     def __post_init__(self) -> None:

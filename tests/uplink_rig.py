@@ -21,7 +21,7 @@ from gated.mqtt import Broker
 from gated.store.acks import AckedHeadsReader
 from gated.store.db import LaneDb
 from gated.store.outbox import Outbox
-from gated.uplink import build
+from gated.uplink.service import build
 from gated.wire import orders
 from gated.wire.facts import AlarmRaised, Fact, Holder, LaneChanged, TicketSettled, VerdictReached
 from gated.wire.record import Record

@@ -17,6 +17,6 @@ def uplink(here: Here) -> None:
 
     It has the network and no device; the lane has the devices and no network.
     """
-    from gated.uplink import serve
+    from gated.uplink.service import serve
 
     raise SystemExit(serve(here.config))

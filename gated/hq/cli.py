@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "statistics": ("gated.hq.cli_statistics:statistics", "Outcomes by category, nationality, age, document (P3)."),
     "records": ("gated.hq.cli_records:records", "Records: list, show one, prove the chains, what was refused."),
     "order": ("gated.hq.cli_orders:order", "Give one lane an officer's order and wait for its answer."),
+    "desire": ("gated.hq.cli_desired:desire", "Which versions a lane should have, and which it has."),
     "enrol": ("gated.hq.cli_registers:enrol", "Enrol people in HQ's register."),
     "received": ("gated.hq.cli_papers:received", "A passport that an office's enrolment waits for was received."),
     "lapse": ("gated.hq.cli_papers:lapse", "Delete offices' enrolments for which no passport came in time."),

@@ -71,13 +71,18 @@ class AckedHeads:
             sync_folder(self.path)
 
     def advance(self, stream_id: str, seq: int) -> bool:
-        """HQ acknowledges everything up to `seq`. Never goes back. True where that was news."""
+        """HQ acknowledges everything up to `seq`. Goes back by `retreat` alone. True where that was news."""
         with in_words(self.path):
             done = self._connection.execute(
                 "INSERT INTO acked VALUES (?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq",
                 (stream_id, seq),
             )
             return done.rowcount > 0
+
+    def retreat(self, stream_id: str, seq: int) -> None:
+        """HQ has lost what it acknowledged beyond `seq`, and says so itself: what the lane still holds stays."""
+        with in_words(self.path):
+            self._connection.execute("UPDATE acked SET seq = ? WHERE stream_id = ? AND seq > ?", (seq, stream_id, seq))
 
     def heads(self) -> Mapping[str, int]:
         """stream_id -> highest acknowledged number."""

@@ -15,11 +15,12 @@ from gated.store.acks import AckedHeads
 from gated.store.outbox import OutboxReader, Queued, Span
 from gated.wire import link
 from gated.wire.codec import WireError
-from gated.wire.facts import RecordsDropped
+from gated.wire.facts import ALARM, RecordsDropped
 from gated.wire.record import Record
 
 ELSEWHERE = (1 << 62) - 1
 """As the acknowledged number of a stream: nothing of it is wanted now."""
+PATIENCE_MAX = 8
 REFUSED_PAUSE_S = 1.0
 """After a refusal the record is sent again, but not in a hurry."""
 
@@ -37,6 +38,7 @@ class _Flight:
     flying: deque[int] = field(default_factory=deque)
     progress_mono: float = 0.0
     hold_until_mono: float = float("-inf")
+    patience: int = 1
 
 
 class Flights:
@@ -67,8 +69,10 @@ class Flights:
         """The highest number that HQ acknowledged."""
         return self._acked.get(stream_id, 0)
 
-    def next(self, mono: float) -> tuple[Queued, ...]:
-        """The records to send now: the most urgent stream first, in order within each. Raises `StoreError`."""
+    def next(self, mono: float, bytes_max: float = float("inf")) -> tuple[Queued, ...]:
+        """The records to send now: the most urgent stream first, in order within each. Raises `StoreError`.
+
+        `bytes_max`: once so much goes, only alarms go on."""
         room = self._inflight_max - sum(len(flight.flying) for flight in self._flights.values())
         if room <= 0 or not self._flights:
             return ()
@@ -79,6 +83,9 @@ class Flights:
             flight = self._flights.get(queued.stream_id)
             if flight is None:
                 break  # replaced since `refresh`: the next one sees it
+            if bytes_max <= 0 and queued.stream != ALARM:
+                continue  # and so does all behind it, which keeps its stream in order
+            bytes_max -= len(queued.payload)
             if not flight.flying:
                 flight.progress_mono = mono
             flight.flying.append(queued.seq)
@@ -93,25 +100,34 @@ class Flights:
             self._rewind(stream_id, flight, self.acked(stream_id))
 
     def overdue(self, mono: float, wait_s: float) -> bool:
-        """Is a stream unanswered for longer than `wait_s`?"""
-        return any(f.flying and mono - f.progress_mono > wait_s for f in self._flights.values())
+        """Is a stream unanswered for longer than `wait_s`? Twice as long each time, up to eight times: HQ may be busy,
+        and sending all again makes it busier."""
+        late = [f for f in self._flights.values() if f.flying and mono - f.progress_mono > wait_s * f.patience]
+        for flight in late:
+            flight.patience = min(PATIENCE_MAX, flight.patience * 2)
+        return bool(late)
 
-    def answered(self, head: link.Head, mono: float) -> bool:
-        """HQ says how far it has a stream. True where that frees records.
+    def answered(self, head: link.Head, mono: float, known: int = 0) -> bool:
+        """HQ says how far it has a stream. True where that frees records. `known`: what it had acknowledged before it
+        looked this up; 0 where that is unknown, since receipts overtake each other.
 
-        Raises `ReceiptIgnored` (nothing changed) and `StoreError`."""
+        Raises `ReceiptIgnored` (nothing was freed) and `StoreError`."""
         flight, span = self._flights.get(head.stream_id), self.spans.get(head.stream_id)
         if flight is None or span is None:
             raise ReceiptIgnored("another_generation")
         acked = self.acked(head.stream_id)
-        if head.seq < acked:  # HQ went back to an older copy of its database: it gets again whatever we still hold
+        if head.seq < known:  # HQ went back to an older copy of its database: it gets again whatever we still hold
+            self._store.retreat(head.stream_id, head.seq)
+            self._acked[head.stream_id] = head.seq
             self._rewind(head.stream_id, flight, head.seq)
             raise ReceiptIgnored("hq_went_back")
+        if head.seq < acked:
+            return False
         if head.seq > acked:
             self._check(head.stream_id, head.seq, head.chain)
             self._advance(head.stream_id, head.seq)
         if head.seq > acked or (flight.flying and flight.flying[0] <= head.seq):
-            flight.progress_mono = mono
+            flight.progress_mono, flight.patience = mono, 1
         while flight.flying and flight.flying[0] <= head.seq:
             flight.flying.popleft()
         flight.sent = max(flight.sent, head.seq)

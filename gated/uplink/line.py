@@ -1,36 +1,34 @@
-"""Outbox -> MQTT -> HQ, and orders -> control socket. Own process: it has the network, no devices and no keys.
+"""The uplink's loop: one connection at a time, and everything that is heard and said on it."""
 
-It can lose nothing, because it holds nothing: records lie in lane.db, which it only reads, and they leave there only
-when HQ itself said, after its commit, that it has them (docs/uplink.md). Everything in memory here may be lost at any
-moment and costs a second sending, which HQ recognises.
-"""
-
-import argparse
+import base64
+import binascii
 import secrets
-import signal
-import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import structlog
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gated import __version__, config, logs
-from gated.control import Client, RelayOrder, Status, Unavailable, UplinkState
+from gated import __version__
+from gated.control import Client, Unavailable
 from gated.control import Refused as ControlRefused
-from gated.mqtt import Backoff, Broker, Connected, Gone, Happening, Publication, Received, Refused, Session
+from gated.mqtt import Connected, Gone, Happening, Publication, Received, Refused, Session
 from gated.notify import notify, watchdog_s
-from gated.store.acks import AckedHeads
 from gated.store.flight import Flights, ReceiptIgnored
-from gated.store.outbox import OutboxReader
 from gated.store.sql import StoreError
+from gated.store.witness import Witness
 from gated.sync.control import Announced
-from gated.wire import link, orders
+from gated.uplink.brokers import Brokers
+from gated.uplink.cap import Cap
+from gated.uplink.daemon import Daemon
+from gated.uplink.versions import Versions
+from gated.wire import link
 from gated.wire.codec import WireError
+from gated.wire.facts import Part
 
 log = structlog.get_logger()
 
@@ -39,8 +37,6 @@ POLL_S = 0.2
 PING_AGAIN_S = 3.0
 """An unanswered ping is repeated after this."""
 TELEMETRY_EXPIRY_S = 60
-CONTROL_S_MAX = 2.0
-EX_CONFIG = 78
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +44,7 @@ class Pace:
     """How patient the uplink is; from [uplink] of lane.toml."""
 
     heartbeat_s: float = 15.0
-    ack_s_max: float = 30.0
-    retry_s_min: float = 1.0
-    retry_s_max: float = 60.0
-    inflight_max: int = 64
+    ack_s_max: float = 10.0
 
     @property
     def silence_s_max(self) -> float:
@@ -63,28 +56,31 @@ class Uplink:
     """One lane's line to HQ. `run` until stopped; every failure is waited out."""
 
     def __init__(
-        self, site: str, lane: str, broker: Broker, flights: Flights,
-        control: Client, pace: Pace = Pace(), sync: Client | None = None,
+        self, site: str, lane: str, brokers: Brokers, flights: Flights, witness: Witness, receipts_public: bytes,
+        daemon: Daemon, cap: Cap, pace: Pace = Pace(), sync: Client | None = None,
     ) -> None:  # fmt: skip
-        self._site, self._lane, self._broker, self._flights = site, lane, broker, flights
-        self._control, self._pace, self._sync = control, pace, sync
+        """`receipts_public`: Ed25519, 32 bytes raw: without its signature nothing is HQ's word."""
+        self._site, self._lane, self._brokers, self._flights = site, lane, brokers, flights
+        self._witness, self._receipts_key = witness, Ed25519PublicKey.from_public_bytes(receipts_public)
+        self._daemon, self._cap, self._pace, self._sync = daemon, cap, pace, sync
+        self._versions = Versions()
         self._news = (link.announce_topic(),) if sync else ()
         self._inbox: SimpleQueue[Happening] = SimpleQueue()
-        self._backoff = Backoff(pace.retry_s_min, pace.retry_s_max)
         self._session: Session | None = None
         self._name = ""
         """Of the present connection, in birth, death and telemetry."""
         self._connected = False
-        self._dial_mono = time.monotonic()
-        self._hq = ""
+        self._workers: set[str] = set()
+        """Those of HQ's that were heard on this connection."""
         self._heard_mono = float("-inf")
         """When HQ itself last said something."""
         self._ping = ""
         self._ping_mono = float("-inf")
+        self._acked_at_ping: dict[str, int] = {}
+        self._gaps: tuple[link.Gap, ...] = ()
+        """As the last birth told them."""
         self._told_up: bool | None = None
         self._told_mono = float("-inf")
-        self._boot = ""
-        self._lane_up = False
         self._store = "ok"
         self._looked_mono = float("-inf")
 
@@ -115,15 +111,18 @@ class Uplink:
         return link.topic(self._site, self._lane, leaf)
 
     def _dial(self) -> None:
-        if self._session is not None or time.monotonic() < self._dial_mono:
+        if self._connected and not self.up and self._brokers.fruitless:
+            log.warning("no answer of hq over this broker", broker=self._brokers.present.host)
+            self._hang_up()
+        if self._session is not None or not self._brokers.due:
             return
         self._name = secrets.token_hex(6)
         death = link.encode(link.Death(self._name, "lost"))
         self._session = Session(
-            self._broker,
+            self._brokers.present,
             f"gated-{self._site}-{self._lane}",
             self._inbox,
-            subscribe=[(name, 1) for name in (self._topic("ack"), self._topic("cmd"), *self._news)],
+            subscribe=[(name, 1) for name in (*map(self._topic, ("ack", "cmd", "desired")), *self._news)],
             will=Publication(self._topic("death"), death, retain=True),
         )
         self._session.start()
@@ -143,24 +142,28 @@ class Uplink:
         match happened:
             case Connected():
                 self._connected = True
-                self._backoff.reset()
-                self._hq, self._ping, self._ping_mono, self._heard_mono = "", "", float("-inf"), float("-inf")
+                self._brokers.connected()
+                self._workers.clear()
+                self._ping, self._ping_mono, self._heard_mono = "", float("-inf"), float("-inf")
+                self._versions.afresh()
                 self._look()
                 self._flights.rewind()
-                self._ask_lane()
+                self._daemon.look()
                 self._birth()
-                log.info("connected", broker=self._broker.host, port=self._broker.port, session=self._name)
+                broker = self._brokers.present
+                log.info("connected", broker=broker.host, port=broker.port, session=self._name)
                 notify("STATUS=connected to the broker")
             case Gone(why=why):
                 self._session, self._connected = None, False
-                pause_s = self._backoff.pause_s()
-                self._dial_mono = time.monotonic() + pause_s
-                log.warning("no broker", why=why, again_in_s=round(pause_s, 1))
+                host, pause_s = self._brokers.present.host, self._brokers.lost()
+                log.warning("no broker", broker=host, why=why, again_in_s=round(pause_s, 1))
                 notify("STATUS=no broker")
             case Received(topic=topic) if topic == self._topic("ack"):
                 self._receipt(happened)
             case Received(topic=topic) if topic == self._topic("cmd"):
                 self._order(happened)
+            case Received(topic=topic) if topic == self._topic("desired"):
+                self._desired(happened)
             case Received(topic=topic) if topic in self._news:
                 self._announced(happened)
             case Refused(reason=reason):
@@ -174,15 +177,24 @@ class Uplink:
 
     def _birth(self) -> None:
         spans = self._flights.told()
-        birth = link.Birth(self._name, self._boot, datetime.now(UTC), __version__, spans)
+        self._gaps = self._witness.gaps({span.stream_id: span.acked for span in spans})[: link.GAPS_MAX]
+        parts, now = self._parts(), datetime.now(UTC)
+        birth = link.Birth(self._name, self._daemon.boot, now, __version__, spans, parts, self._gaps)
         self._publish("birth", birth, retain=True)
 
-    def _goodbye(self) -> None:
+    def _parts(self) -> tuple[Part, ...]:
+        return Part("uplink", __version__), *self._daemon.parts
+
+    def _hang_up(self) -> None:
         if self._session is not None:
             if self._connected:
                 self._publish("death", link.Death(self._name, "stopped"), retain=True)
             self._session.stop()
             self._session, self._connected = None, False
+            self._brokers.lost()
+
+    def _goodbye(self) -> None:
+        self._hang_up()
         self._tell_lane()
 
     # -- records
@@ -194,8 +206,10 @@ class Uplink:
             return
         self._looked_mono = now
         try:
-            if self._flights.refresh() and self._connected:
-                log.info("another database", streams=len(self._flights.spans))
+            changed = self._flights.refresh()
+            self._witness.look(now)
+            if self._connected and (changed or self._new_gaps()):
+                log.info("another birth", streams=len(self._flights.spans), gaps=len(self._gaps))
                 self._birth()
             if self._flights.overdue(now, self._pace.ack_s_max):
                 log.warning("no acknowledgement in time: sending again", after_s=self._pace.ack_s_max)
@@ -206,9 +220,14 @@ class Uplink:
         except StoreError as bad:
             self._store_is(bad.why)
 
+    def _new_gaps(self) -> bool:
+        acked = {stream_id: self._flights.acked(stream_id) for stream_id in self._flights.spans}
+        return not set(self._witness.gaps(acked)[: link.GAPS_MAX]) <= set(self._gaps)
+
     def _send(self, now: float) -> None:
-        for queued in self._flights.next(now):
+        for queued in self._flights.next(now, self._cap.left(now)):
             assert self._session is not None
+            self._cap.spend(len(queued.payload))
             names = {link.ID_PROPERTY: queued.stream_id, link.SEQ_PROPERTY: str(queued.seq)}
             self._session.publish(
                 Publication(self._topic("event"), queued.payload, properties=names, content_type="application/json")
@@ -222,7 +241,11 @@ class Uplink:
 
     def _receipt(self, received: Received) -> None:
         try:
+            self._verify(received)
             receipt = link.decode(received.payload)
+        except InvalidSignature:
+            log.error("receipt refused", why="not signed by hq")
+            return
         except WireError as bad:
             log.error("receipt refused", why=str(bad))
             return
@@ -230,23 +253,39 @@ class Uplink:
             log.error("receipt refused", why="another message than a receipt")
             return
         now = self._heard_mono = time.monotonic()
-        if receipt.pong and receipt.pong == self._ping:
-            self._ping = ""
-        if receipt.hq != self._hq:
-            self._hq = receipt.hq
-            self._flights.rewind()  # what was under way to another connection of HQ's may never have come
+        self._brokers.useful()
+        pong = bool(receipt.pong) and receipt.pong == self._ping
+        if receipt.hq not in self._workers:
+            if self._workers:
+                self._flights.rewind()  # what was under way to one that it replaces may never have come
+            self._workers.add(receipt.hq)
         try:
             for refusal in receipt.refusals:
                 self._refusal(refusal, now)
             for head in receipt.heads:
-                self._head(head, now)
+                self._head(head, now, self._acked_at_ping.get(head.stream_id, 0) if pong else 0)
+            if pong and receipt.anchor is not None:
+                self._witness.compare(receipt.anchor)
         except StoreError as bad:
             self._store_is(bad.why)
+        if pong:
+            self._ping = ""
+        if receipt.rebirth:
+            self._birth()
         self._looked_mono = float("-inf")  # there may be room: do not wait for the next poll
 
-    def _head(self, head: link.Head, now: float) -> None:
+    def _verify(self, received: Received) -> None:
+        """Raises `InvalidSignature`: the broker, or who got past its rules, speaks in HQ's name."""
         try:
-            self._flights.answered(head, now)
+            signature = base64.b64decode(received.properties.get(link.SIGNATURE_PROPERTY, ""), validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidSignature from None
+        self._receipts_key.verify(signature, link.receipt_signed(received.topic, received.payload))
+
+    def _head(self, head: link.Head, now: float, known: int) -> None:
+        """`known`: what HQ had acknowledged before it looked up this head; 0: it may be an old word."""
+        try:
+            self._flights.answered(head, now, known)
         except ReceiptIgnored as why:
             say = log.debug if str(why) == "another_generation" else log.error
             say("receipt ignored", why=str(why), stream=head.stream_id, seq=head.seq)
@@ -270,12 +309,21 @@ class Uplink:
         again_s = min(PING_AGAIN_S, self._pace.heartbeat_s) if self._ping else self._pace.heartbeat_s
         if not self._connected or now - self._ping_mono < again_s:
             return
-        self._ask_lane()
+        if self._daemon.look():
+            self._birth()
+        utc = datetime.now(UTC)
         self._ping, self._ping_mono = secrets.token_hex(4), now
-        flights, (pending, oldest_s) = self._flights, self._backlog()
-        who, how = (self._name, self._boot, datetime.now(UTC), self._ping), (self._lane_up, self._store)
-        telemetry = link.Telemetry(*who, *how, pending, oldest_s, flights.refused, flights.resent)
+        flights, (pending, oldest_s), witness = self._flights, self._backlog(), self._witness
+        self._acked_at_ping = {stream_id: flights.acked(stream_id) for stream_id in flights.spans}
+        who, how = (self._name, self._daemon.boot, utc, self._ping), (self._daemon.up, self._store)
+        telemetry = link.Telemetry(
+            *who, *how, pending, oldest_s, flights.refused, flights.resent,
+            journal=witness.head, findings=witness.findings[: link.FINDINGS_MAX],
+        )  # fmt: skip
         self._publish("telemetry", telemetry, expiry_s=TELEMETRY_EXPIRY_S)
+        reported = self._versions.due(self._parts(), utc)
+        if reported is not None:
+            self._publish("reported", reported, retain=True)
 
     def _backlog(self) -> tuple[int, float]:
         """(records that wait, age of the first in seconds)."""
@@ -287,19 +335,6 @@ class Uplink:
         now = datetime.now(UTC)
         return pending, max(0.0, round((now - (oldest or now)).total_seconds(), 1))
 
-    def _ask_lane(self) -> None:
-        """Does the lane's daemon run, and which run is it?"""
-        try:
-            boot = self._control.ask(Status()).get("boot", "")
-            self._lane_up = True
-        except (Unavailable, ControlRefused) as bad:
-            if self._lane_up:
-                log.warning("the lane cannot be asked", why=str(bad))
-            boot, self._lane_up = "", False
-        if boot != self._boot and isinstance(boot, str):
-            self._boot = boot
-            self._birth()
-
     def _tell_lane(self) -> None:
         """Tell the lane's daemon whether an officer can be reached: at each change, and now and then."""
         now = time.monotonic()
@@ -308,29 +343,26 @@ class Uplink:
         if self.up != self._told_up:
             log.info("hq", reachable=self.up)
         self._told_up, self._told_mono = self.up, now
-        try:
-            self._control.ask(UplinkState(self.up))
-        except (Unavailable, ControlRefused) as bad:
-            log.debug("the lane was not told", why=str(bad))
+        self._daemon.tell(self.up)
 
     # -- orders
 
     def _order(self, received: Received) -> None:
-        """Pass an order to the lane and its answer back. Nothing is believed or decided here."""
-        name, why = "", ""
-        try:
-            name = orders.read(received.payload).order
-            told = self._control.ask(RelayOrder.of(received.payload))
-            if told.get("accepted") is False:
-                why = str(told.get("why") or "refused")
-        except (orders.OrderRefused, ControlRefused) as no:
-            why = no.why
-        except Unavailable:
-            why = "lane_unreachable"
-        log.info("order", order=name, taken=not why, why=why)
-        answer = link.encode(link.OrderAnswer(name, not why, why[:200]))
+        answer = link.encode(self._daemon.order(received.payload))
         if self._session is not None:
             self._session.publish(Publication(self._topic("answer"), answer, correlation=received.correlation))
+
+    def _desired(self, received: Received) -> None:
+        """HQ's word which versions the lane should have: compared, never acted upon."""
+        try:
+            wanted = link.decode(received.payload)
+        except WireError as bad:
+            log.warning("desired versions refused", why=str(bad))
+            return
+        if not isinstance(wanted, link.Desired) or not self._versions.desired(wanted):
+            log.warning("desired versions refused", why="older than what was heard, or another message")
+            return
+        self._ping_mono = float("-inf")  # so that HQ hears at once who is behind
 
     def _announced(self, received: Received) -> None:
         """Pass an announcement of HQ to the sync, which alone can tell what it is worth; one that does not run asks HQ
@@ -340,61 +372,3 @@ class Uplink:
             self._sync.ask(Announced.of(received.payload))
         except (ControlRefused, Unavailable, ValueError) as bad:
             log.warning("announcement not passed on", why=str(bad))
-
-
-# -- the process
-
-
-def build(conf: config.Config) -> Uplink:
-    """The uplink of a lane.toml. Raises `config.ConfigError`, `StoreError`."""
-    up = conf.uplink
-    password = None
-    if up.password_file is not None:
-        try:
-            password = up.password_file.read_text(encoding="utf-8").strip()
-        except OSError as bad:
-            raise conf.error(("uplink", "password_file"), f"cannot be read: {bad.strerror}") from None
-    alike = ("host", "port", "tls", "ca", "certificate", "key", "username", "keep_alive_s", "connect_s_max")
-    broker = Broker(**{name: getattr(up, name) for name in alike}, password=password)
-    try:
-        broker.context()
-    except OSError as bad:
-        raise conf.error(("uplink",), f"ca, certificate or key cannot be used: {bad}") from None
-    flights = Flights(
-        OutboxReader(conf.store.dir / "lane.db"),
-        AckedHeads.renewed(conf.store.dir / "uplink.db", mode=0o640),
-        up.inflight_max,
-    )
-    pace = Pace(up.heartbeat_s, up.ack_s_max, up.retry_s_min, up.retry_s_max, up.inflight_max)
-    identity, sync = conf.identity, Client(conf.sync.socket, CONTROL_S_MAX) if conf.sync else None
-    return Uplink(identity.site, identity.id, broker, flights, Client(conf.control.socket, CONTROL_S_MAX), pace, sync)
-
-
-def serve(conf: config.Config) -> int:
-    """Run the uplink of a configuration until SIGTERM. The process's exit code. Raises `config.ConfigError`."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    logs.configure(conf.log.level, conf.log.format)
-    try:
-        uplink = build(conf)
-    except StoreError as bad:
-        log.error("the uplink's database cannot be used", why=str(bad))
-        return 1
-    uplink.run(stop)
-    return 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m gated.uplink --config lane.toml`. 0 after SIGTERM, 78 for a configuration that cannot be used."""
-    parser = argparse.ArgumentParser(prog="gated uplink", description="Sends a lane's records to HQ over MQTT.")
-    parser.add_argument("--config", default="/etc/gated/lane.toml", type=Path)
-    try:
-        return serve(config.load(parser.parse_args(arguments).config))
-    except config.ConfigError as bad:
-        print(f"gated uplink: {bad}", file=sys.stderr)  # noqa: T201
-        return EX_CONFIG
-
-
-if __name__ == "__main__":
-    sys.exit(main())
