@@ -20,12 +20,13 @@ _SHARED = (
     "gated.mqtt",
     "gated.notify",
     "gated.logs",
+    "gated.metrics",
 )
 _BELOW_DAEMON = (
     "gated.biometrics", "gated.config", "gated.control", "gated.control_peer", "gated.control_socket",
     "gated.control_views",
-    "gated.guidance", "gated.icao", "gated.lane", "gated.logs", "gated.notify", "gated.policyfile", "gated.store",
-    "gated.toml",
+    "gated.guidance", "gated.icao", "gated.lane", "gated.logs", "gated.metrics", "gated.notify", "gated.policyfile",
+    "gated.store", "gated.toml",
     "gated.wire", "drivers", "models",
 )  # fmt: skip
 RULE: dict[str, tuple[str, ...]] = {
@@ -40,6 +41,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "gated.control_socket": ("gated.control", "gated.control_peer"),
     "gated.lazy": (),
     "gated.logs": (),
+    "gated.metrics": ("gated.config",),
     "gated.mqtt": (),
     "gated.notify": (),
     "gated.wire": (),
@@ -63,6 +65,7 @@ RULE: dict[str, tuple[str, ...]] = {
         "models",
         "gated.lazy",
         "gated.logs",
+        "gated.metrics",
         "gated.mqtt",
         "gated.notify",
     ),

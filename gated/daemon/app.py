@@ -25,6 +25,7 @@ from gated.daemon.fingers import Fingers, format_of
 from gated.daemon.lookup import LookUp
 from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
+from gated.daemon.metrics import Measures
 from gated.daemon.outlets import Outlets
 from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of, policy_of
 from gated.daemon.policywatch import NOTE, PolicyWatch
@@ -40,6 +41,7 @@ from gated.lane import events as ev
 from gated.lane.commands import Answer, Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now
+from gated.metrics import textfile
 from gated.notify import notify, watchdog_s
 from gated.store.acks import AckedHeadsReader
 from gated.store.crossings import Crossings
@@ -142,6 +144,8 @@ class App:
             self.policy.view,
             self._versions,
         )
+        self.measures = Measures(self.status.snapshot, self.cache.confirmed, self.writer)
+        self.textfile = textfile(config, "lane", self.measures.collect)
         self.requests = Requests(
             self.emit,
             clock,
@@ -237,6 +241,7 @@ class App:
 
     def _heard(self, command: Command, now: Now) -> None:
         self.status.heard(command, now)
+        self.measures.heard(command, now)
         self.requests.heard(command)
 
     def _order_refused(self, order: str, why: str) -> None:
@@ -311,6 +316,7 @@ class App:
             watch_steps(self.clock, self.emit),
             self._watchdog(),
             *([self.requests.watch_uplink(silent_s_max)] if self._serve_control else []),
+            *([self.textfile.keep()] if self.textfile else []),
             *(each.run() for each in self._devices.all()),
         ]
 

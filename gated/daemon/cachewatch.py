@@ -105,6 +105,10 @@ class CacheWatch:
         """`epoch.serial` of each partition: how far the cache has come."""
         return {name: f"{each.note.epoch}.{each.note.serial}" for name, each in self._standing.items()}
 
+    def confirmed(self) -> dict[str, datetime]:
+        """When HQ last said of each partition that this is all, as far as that is believed."""
+        return {name: each.as_of for name, each in self._standing.items()}
+
     def view(self) -> Answer:
         """For `gated cache`. Raises `Refused` where no cache is open."""
         if not self._standing:

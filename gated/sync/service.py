@@ -22,12 +22,14 @@ from gated import config, logs
 from gated.control import Answer, Client, Code, Refused, Request, SyncTold, Unavailable
 from gated.control_peer import Peer
 from gated.control_socket import SocketTaken, serve
+from gated.metrics import textfile
 from gated.mqtt import Backoff
 from gated.notify import notify, watchdog_s
 from gated.store.sql import StoreError
 from gated.sync.audit import Audited
 from gated.sync.control import REQUEST_BYTES_MAX, REQUESTS, Announced, SyncNow, SyncStatus, Verify
 from gated.sync.fetch import Fetcher, Server
+from gated.sync.metrics import Measures
 from gated.sync.refused import SyncRefused
 from gated.sync.rounds import FILES, Stopping, Sync
 from gated.sync.trust import Trust, Trusted
@@ -101,7 +103,9 @@ class Service:
             request_bytes_max=REQUEST_BYTES_MAX,
         ):
             notify("READY=1", "STATUS=started")
-            always = [asyncio.create_task(each()) for each in (self._rounds, self._nights, self._strokes)]
+            file = textfile(conf, "sync", Measures(self._sync.report).collect)
+            parts = (self._rounds, self._nights, self._strokes, *([file.keep] if file else []))
+            always = [asyncio.create_task(each()) for each in parts]
             stopped = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait([stopped, *always], return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
