@@ -20,6 +20,7 @@ EX_UNAVAILABLE = 69
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("gated.hq.cli_keys:keys", "Make HQ's keys in a folder of their own."),
+    "pki": ("gated.hq.cli_pki:pki", "Certificates for lanes, HQ's programs and brokers: issue, rotate, revoke."),
     "ingest": ("gated.hq.cli_ingest:ingest", "Take records in from the lanes (systemd does this)."),
     "lanes": ("gated.hq.cli_records:lanes", "Every lane: up or not, since when, what waits."),
     "statistics": ("gated.hq.cli_statistics:statistics", "Outcomes by category, nationality, age, document (P3)."),

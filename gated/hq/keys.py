@@ -52,7 +52,7 @@ def make(folder: Path) -> tuple[KeyFile, ...]:
         "data.key": os.urandom(KEY_BYTES),
     }
     for file in FILES:
-        _write(folder / file.name, contents[file.name], 0o600 if file.secret else 0o644)
+        write_new(folder / file.name, contents[file.name], 0o600 if file.secret else 0o644)
     return FILES
 
 
@@ -66,8 +66,8 @@ def make_signing(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
             raise KeyFault(f"{file} exists; a key is never overwritten: name another folder")
     for secret_file, public_file in zip(files[::2], files[1::2], strict=True):
         private = os.urandom(KEY_BYTES)
-        _write(secret_file, private, 0o600)
-        _write(public_file, _verifies(private), 0o644)
+        write_new(secret_file, private, 0o600)
+        write_new(public_file, _verifies(private), 0o644)
     return files
 
 
@@ -76,7 +76,8 @@ def _verifies(private: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """A durable file that was not there. Raises `FileExistsError`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(descriptor, "wb") as out:
         out.write(data)
