@@ -10,6 +10,8 @@ COMMANDS = {
     "mutants-policy": "changes every number, date, cell and predicate of the policy; each must be caught or explained",
     "crash": "kill -9 at random while passengers pass",
     "crash-sync": "kill -9 and I/O errors at many points of a sync; then old or new, never mixed",
+    "offline": "a lane comes back after a month alone: what reaches HQ when",
+    "storm": "kill -9, cut lines, full disks between lanes and HQ; then every record at HQ once, in its order",
     "fleet-sync": "200 lanes with the real sync against one HQ: seconds, bytes and CPU until all are current",
     "fingers": "prints of fingers that nobody has, as pictures",
     "scan": "a demonstration, and no passenger to be found in any file afterwards",
