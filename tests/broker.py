@@ -1,5 +1,5 @@
-"""A real mosquitto on a free loopback port, to be killed and restarted. Skips the test where it is not
-installed."""
+"""A real mosquitto on a free loopback port, to be killed and restarted: as the demo has it, and as production does with
+certificates of `gated-hq pki`. Skips the test where it is not installed."""
 
 import os
 import shutil
@@ -8,11 +8,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "config" / "mosquitto" / "demo.conf"
+from gated.hq.certificates import Kind, Wanted
+from gated.hq.pki import Pki as Authority
+from gated.mqtt import Broker
+
+CONFIG = Path(__file__).resolve().parents[1] / "config" / "mosquitto"
+_READ_ACL = "announce' does not contain"
+"""What mosquitto warns of whenever it has read config/mosquitto/acl."""
 
 
 def mosquitto_path() -> str:
@@ -41,8 +48,10 @@ class RunningBroker:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._conf = folder / "mosquitto.conf"
-        text = TEMPLATE.read_text(encoding="utf-8").format(
-            port=self.port, dir=folder, persistence=str(persistence).lower()
+        text = (
+            (CONFIG / "demo.conf")
+            .read_text(encoding="utf-8")
+            .format(port=self.port, dir=folder, persistence=str(persistence).lower())
         )
         # started by root it would become a user who may not write into this folder, and keep nothing without a word
         stays = ("user root",) if os.geteuid() == 0 else ()
@@ -90,3 +99,83 @@ class RunningBroker:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+class Pki:
+    """`gated-hq pki` for a test: certificates are issued once a name, each in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority.make(folder, datetime.now(UTC))
+        self._out = folder.parent / f"{folder.name}-out"
+        self._have: dict[str, tuple[Path, Path]] = {}
+
+    @property
+    def hq_ca(self) -> Path:
+        """Vouches for brokers and HQ's programs."""
+        return self.folder / "hq-ca.crt"
+
+    @property
+    def lanes_ca(self) -> Path:
+        """Vouches for lanes."""
+        return self.folder / "lanes-ca.crt"
+
+    def issue(self, name: str, *, now: datetime | None = None, days: int = 2) -> tuple[Path, Path]:
+        """(certificate, key) files of a lane `SITE/LANE`, of one of HQ's programs, or of the broker (`broker`)."""
+        if name not in self._have:
+            server = name == "broker"
+            kind = Kind.LANE if "/" in name else Kind.SERVER if server else Kind.CLIENT
+            out = self._out / name
+            self.authority.issue(
+                Wanted(name, kind, days, ("127.0.0.1",) if server else ()), out, now or datetime.now(UTC)
+            )
+            stem = out / ("lane" if kind is Kind.LANE else name)
+            self._have[name] = stem.with_suffix(".crt"), stem.with_suffix(".key")
+        return self._have[name]
+
+    def revoke(self, name: str) -> None:
+        """Take back all that the name has; a broker learns of it by `reload` or `restart`."""
+        self.authority.revoke(name, datetime.now(UTC))
+
+
+class ProductionBroker(RunningBroker):
+    """mosquitto with config/mosquitto/gated.conf as it stands, paths, addresses and the log apart. `port` is the lanes'
+    door, `hq_port` that of HQ's programs."""
+
+    def __init__(self, folder: Path, pki: Pki, *, extra: Sequence[str] = ()) -> None:
+        super().__init__(folder)
+        self.pki, self.hq_port, self.acl = pki, free_port(), folder / "acl"
+        certificate, key = pki.issue("broker")
+        self.acl.write_text((CONFIG / "acl").read_text(encoding="utf-8"), encoding="utf-8")
+        self.acl.chmod(0o600)
+        text = (CONFIG / "gated.conf").read_text(encoding="utf-8")
+        changes = {
+            "listener 8883": f"listener {self.port} 127.0.0.1",
+            "listener 8884": f"listener {self.hq_port} 127.0.0.1",
+            "/etc/mosquitto/certs/broker.crt": str(certificate),
+            "/etc/mosquitto/certs/broker.key": str(key),
+            "/etc/mosquitto/certs": str(pki.folder),
+            "/etc/mosquitto/conf.d": str(folder),
+            "log_dest syslog": "log_dest stderr",
+        }
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        # mosquitto gives up root for a user that may not read the test's folders
+        self._conf.write_text("\n".join(("user root", text, *extra)), encoding="utf-8")
+
+    def as_(self, name: str) -> Broker:
+        """How `name` reaches this broker: a lane `SITE/LANE` at the lanes' door, one of HQ's programs at HQ's."""
+        certificate, key = self.pki.issue(name)
+        port = self.port if "/" in name else self.hq_port
+        return Broker("127.0.0.1", port, ca=self.pki.hq_ca, certificate=certificate, key=key)
+
+    def reload(self) -> None:
+        """SIGHUP, and wait until it was seen."""
+        assert self._process is not None
+        lines = self.log.read_text(errors="replace").count(_READ_ACL)
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while self.log.read_text(errors="replace").count(_READ_ACL) == lines:
+            assert time.monotonic() < deadline, "mosquitto does not reload"
+            time.sleep(0.01)

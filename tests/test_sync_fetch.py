@@ -12,9 +12,8 @@ import pytest
 
 from gated.sync.fetch import CUTS_MAX, Fetcher, Server
 from gated.sync.refused import SyncRefused, Why
-from tests.broker import free_port
+from tests.broker import Pki, free_port
 from tests.hw_sim import website as w
-from tests.test_uplink_tls import Authority
 
 SIZE = 300_000
 DATA = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(SIZE // 32 + 1))[:SIZE]
@@ -251,21 +250,21 @@ def test_no_other_url_is_taken(url: str) -> None:
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
+def authority(tmp_path: Path) -> Pki:
+    return Pki(tmp_path / "ca")
 
 
 @pytest.fixture
-def secure(site: w.Website, authority: Authority) -> Iterator[w.Website]:
-    certificate, key = authority.issue("hq", "hq")
-    ca = authority.folder / "ca.crt"
+def secure(site: w.Website, authority: Pki) -> Iterator[w.Website]:
+    certificate, key = authority.issue("broker")
+    ca = authority.lanes_ca
     with w.Website(site.folder, certificate=certificate, key=key, clients=ca) as running:
         yield running
 
 
-def test_files_come_over_mutual_tls(secure: w.Website, authority: Authority, to: Path) -> None:
-    certificate, key = authority.issue("site/lane", "lane")
-    fetcher = Fetcher(Server(secure.url, authority.folder / "ca.crt", certificate, key))
+def test_files_come_over_mutual_tls(secure: w.Website, authority: Pki, to: Path) -> None:
+    certificate, key = authority.issue("site/lane")
+    fetcher = Fetcher(Server(secure.url, authority.hq_ca, certificate, key))
     secure.fault(FILE, w.Cut(100_000), times=1)
     fetcher.file(FILE, to, SIZE, HASH)
     assert to.read_bytes() == DATA
@@ -273,9 +272,9 @@ def test_files_come_over_mutual_tls(secure: w.Website, authority: Authority, to:
     fetcher.close()
 
 
-def test_tls_holds_no_slow_server_up_either(secure: w.Website, authority: Authority) -> None:
-    certificate, key = authority.issue("site/lane", "lane")
-    fetcher = Fetcher(Server(secure.url, authority.folder / "ca.crt", certificate, key, read_s_max=0.4))
+def test_tls_holds_no_slow_server_up_either(secure: w.Website, authority: Pki) -> None:
+    certificate, key = authority.issue("site/lane")
+    fetcher = Fetcher(Server(secure.url, authority.hq_ca, certificate, key, read_s_max=0.4))
     secure.fault("*", w.Drip())
     with pytest.raises(SyncRefused, match="slow"):
         fetcher.small(FILE, SIZE)
@@ -283,15 +282,15 @@ def test_tls_holds_no_slow_server_up_either(secure: w.Website, authority: Author
 
 @pytest.mark.parametrize("who", ["nobody", "stranger", "another server", "another name", "no system authority"])
 def test_without_the_right_certificates_nothing_comes(
-    tmp_path: Path, secure: w.Website, authority: Authority, who: str
+    tmp_path: Path, secure: w.Website, authority: Pki, who: str
 ) -> None:
-    ca, other = authority.folder / "ca.crt", Authority(tmp_path / "other")
-    certificate, key = (other if who == "stranger" else authority).issue("site/lane", "lane")
+    ca, other = authority.hq_ca, Pki(tmp_path / "other")
+    certificate, key = (other if who == "stranger" else authority).issue("site/lane")
     server = Server(secure.url, ca, certificate, key)
     if who == "nobody":
         server = replace(server, certificate=None, key=None)
     elif who == "another server":
-        server = replace(server, ca=other.folder / "ca.crt")
+        server = replace(server, ca=other.hq_ca)
     elif who == "another name":
         server = replace(server, url=secure.url.replace("127.0.0.1", "localhost"))
     elif who == "no system authority":
