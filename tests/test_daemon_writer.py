@@ -149,7 +149,7 @@ def test_what_waits_together_is_one_commit_in_order(rig: Rig) -> None:
         assert rig.rounds == rounds + 1
 
     rig.play(scenario)
-    assert rig.writer.pending == {"alarm": 2, "crossing": 2, "state": 2}
+    assert rig.writer.pending == {"alarm": 2, "crossing": 2, "state": 2, "attachment": 0}
 
 
 def test_a_ticket_is_open_from_its_opening_to_its_end(rig: Rig) -> None:

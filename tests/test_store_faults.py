@@ -19,7 +19,8 @@ from typing import TextIO
 import pytest
 
 from gated.lane import events as e
-from gated.store.db import SET_ASIDE_MAX, LaneDb
+from gated.store.aside import SET_ASIDE_MAX
+from gated.store.db import LaneDb
 from gated.store.journal import Journal, JournalReader
 from gated.store.outbox import Outbox, OutboxReader
 from gated.store.sql import StoreCorrupt, StoreError

@@ -4,26 +4,29 @@ Several facts share one commit when they wait for the disk together. While the d
 but a grant that could not be made durable (the lane was told, and refers); everything else is tried again."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
 
 from drivers.base import Emit
+from gated.config import Config
 from gated.daemon.cachememory import Memory
 from gated.daemon.workers import Workers
 from gated.lane.commands import Command
 from gated.lane.events import Device, DeviceLost, DeviceReady, Event, NotRecorded, Now, Recorded
+from gated.store.acks import AckedHeadsReader
 from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
-from gated.store.outbox import Outbox, OutboxFull
+from gated.store.outbox import TRIM_ROWS, Outbox, OutboxFull
 from gated.store.sql import StoreError
 from gated.wire.codec import WireError
-from gated.wire.facts import CROSSING, Fact, TicketSettled, VerdictReached
+from gated.wire.facts import ATTACHMENT, CROSSING, Fact, TicketSettled, VerdictReached
 from gated.wire.rows import PEOPLE
 
 log = structlog.get_logger()
@@ -98,6 +101,11 @@ class Writer:
         """There is room again after `OutboxFull`."""
         self._ended = 0
         """The highest ticket whose end is durable."""
+        self._more_to_trim = False
+        """HQ takes in a backlog: what it has is not kept for another minute."""
+        self._hq_up = False
+        self._catch_up = False
+        """HQ can be reached again, and no chapter was begun for it yet."""
         self.pending: dict[str, int] = {}
         """Records in the outbox, by stream."""
         self.dropped = 0
@@ -116,6 +124,11 @@ class Writer:
         self._waiting.append(job)
         self._bound()
         self._urgent.set()
+
+    def hq_reachable(self, up: bool) -> None:
+        """HQ can be reached again, or no longer. After an outage new chapters begin as soon as no ticket is open."""
+        self._catch_up = up and (self._catch_up or not self._hq_up)
+        self._hq_up = up
 
     def _bound(self) -> None:
         while len(self._waiting) > WAITING_MAX:
@@ -142,7 +155,7 @@ class Writer:
             if self._refused is not None:
                 await asyncio.sleep(RETRY_S)
                 self._urgent.set()
-            if self._refused == OUTBOX_FULL or loop.time() - trimmed >= TRIM_EVERY_S:
+            if self._refused == OUTBOX_FULL or self._more_to_trim or loop.time() - trimmed >= TRIM_EVERY_S:
                 trimmed = loop.time()
                 await self._trim()
 
@@ -204,20 +217,44 @@ class Writer:
         """One transaction for all of them; returns which of them had to stay out of it, by id(job)."""
         failed: dict[int, StoreError] = {}
         with self.db.transaction():
+            if self._catch_up and jobs and not self.db.unsettled():
+                self._begin_chapters(jobs[0].utc)
             for job in jobs:
                 try:
                     self._write(job)
                 except OutboxFull as full:
-                    failed[id(job)] = full
+                    self._no_room(job, full, failed)
                 except WireError as wrong:  # a bug of ours, which is no reason to lose the others' facts
                     log.error("fact cannot be written", fact=type(job.fact).__name__, what=str(wrong))
                     job.keep = False
                     if job.answer is not None:
                         failed[id(job)] = StoreError(UNWRITABLE, self.db.path, "a fact breaks its own form")
             self.journal.flush()
-            pending = {span.stream: span.last - span.first + 1 for span in self.outbox.spans()}
-        self.pending = pending
+            pending: Counter[str] = Counter()
+            for span in self.outbox.spans():
+                pending[span.stream] += span.last - span.first + 1
+        self.pending = dict(pending)
         return failed
+
+    def _begin_chapters(self, utc: datetime) -> None:
+        try:
+            begun = self.outbox.begin_chapters(utc, acked=self._heads())
+        except OutboxFull:
+            return  # what HQ takes now makes room; then again
+        self.db.on_commit(self._caught_up)
+        if begun:
+            log.info("new chapters: what happens now does not wait for what HQ has missed", streams=begun)
+
+    def _caught_up(self) -> None:
+        self._catch_up = False
+
+    def _no_room(self, job: Job, full: OutboxFull, failed: dict[int, StoreError]) -> None:
+        """A picture that finds no room is lost, and nothing else is: the lane goes on."""
+        if job.fact is None or job.fact.stream != ATTACHMENT:
+            failed[id(job)] = full
+            return
+        self.dropped += 1
+        log.warning("a picture finds no room in the outbox", lost=self.dropped)
 
     def _write(self, job: Job) -> None:
         fact = job.fact
@@ -237,16 +274,14 @@ class Writer:
             freed = await self._workers.run("store", self._trim_all)
         except StoreError as error:
             log.warning("store could not be trimmed", why=error.why, what=str(error))
+            self._more_to_trim = False
         else:
             self._room = self._room or freed > 0
+            self._more_to_trim = freed >= TRIM_ROWS
 
     def _trim_all(self) -> int:
         """Delete what HQ has acknowledged and what is too old; returns how many records there are fewer."""
-        try:
-            acked = self._acked()
-        except StoreError as error:
-            log.warning("acknowledgements cannot be read", why=error.why, what=str(error))
-            acked = {}
+        acked = self._heads()
         with self.db.transaction():
             freed = self.outbox.trim(acked)
             row = self.db.sql.execute("SELECT utc FROM journal ORDER BY id DESC LIMIT 1").fetchone()
@@ -258,8 +293,43 @@ class Writer:
                 self.crossings.forget(heard - timedelta(days=kept.crossings_days), kept.crossings_rows_max)
         return freed
 
+    def _heads(self) -> Mapping[str, int]:
+        """What HQ has acknowledged; nothing, where that cannot be read."""
+        try:
+            return self._acked()
+        except StoreError as error:
+            log.warning("acknowledgements cannot be read", why=error.why, what=str(error))
+            return {}
+
     def close(self) -> None:
         """Close the database. Everything that should be kept was flushed before."""
         if self._round is not None:
             self._round.cancel()
         self.db.close()
+
+
+def acknowledged(path: Path) -> Mapping[str, int]:
+    """What HQ has acknowledged, by an uplink.db; nothing, where that cannot be read."""
+    reader = AckedHeadsReader(path)
+    try:
+        return reader.heads()
+    except StoreError as error:
+        log.warning("acknowledgements cannot be read", why=error.why, what=str(error))
+        return {}
+    finally:
+        reader.close()
+
+
+def writer_of(config: Config, db: LaneDb, boot: str, keys: tuple[bytes, bytes], workers: Workers, emit: Emit) -> Writer:
+    """The writer of a lane on its database. `keys`: the journal's, and HQ's public one."""
+    store, (journal_key, hq_public) = config.store, keys
+    return Writer(
+        db,
+        Outbox(db, config.identity.id, boot, hq_public, bytes_max=store.outbox_bytes_max),
+        Journal(db, journal_key, boot),
+        Crossings(db, journal_key),
+        workers,
+        emit,
+        Kept(store.journal_days, store.journal_rows_max),
+        AckedHeadsReader(db.path.with_name("uplink.db")).heads,
+    )

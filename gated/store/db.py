@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any, Final
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from gated.store.aside import CORRUPT, ROLLED_BACK, put_aside, salvaged_mark
+from gated.store.chain import BASE_NOTE, UNLINKED_NOTE, Base
 from gated.store.sql import BUSY_S, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
 from gated.wire.codec import WireError
 from gated.wire.facts import STREAMS, RecordsDropped
@@ -29,8 +31,6 @@ TICKETS_RESERVED: Final = 100
 """Ticket numbers that are set aside at a time, so that opening a ticket waits for no disk."""
 CHECK_AT_OPEN_BYTES_MAX: Final = 128 << 20
 """Larger databases are checked in full by `check()` alone: a lane with somebody inside must start within seconds."""
-SET_ASIDE_MAX: Final = 8
-"""Damaged databases that are kept before a person has to look."""
 
 steps: Final = Migrations("lane")
 
@@ -56,7 +56,28 @@ def _generation(db: Database) -> None:
         db.execute(statement)
 
 
-VERSION: Final = 1
+@steps(name="0002_chapters")
+def _chapters(db: Database) -> None:
+    """Streams in chapters (`stream` is `crossing`, `crossing.2` ...), attachments, the journal's open chain."""
+    for statement in (
+        "ALTER TABLE streams ADD COLUMN class TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE streams ADD COLUMN chapter INTEGER NOT NULL DEFAULT 1",
+        "UPDATE streams SET class = stream",
+        "CREATE INDEX streams_class ON streams (class, chapter)",
+        "ALTER TABLE journal ADD COLUMN link BLOB",
+    ):
+        db.execute(statement)
+    row = db.execute("SELECT value FROM notes WHERE name = 'generation'").fetchone()
+    if row is None:
+        return  # a new database, whose streams are made when it has a name
+    first, last = db.execute("SELECT min(id), max(id) FROM journal").fetchone()
+    for name, value in ((BASE_NOTE, Base((first or 1) - 1).text()), (UNLINKED_NOTE, str(last or 0))):
+        db.execute("INSERT INTO notes VALUES (?, ?)", (name, value))
+    for each in STREAMS:
+        add_stream(db, row[0], each, 1)
+
+
+VERSION: Final = 2
 """How many steps there are: SQLite's `user_version`."""
 
 
@@ -75,7 +96,7 @@ class LaneDb:
     ) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        """Where `opened` put a damaged predecessor."""
+        """Where `opened` put a predecessor that could not go on."""
         self.new = False
         """This generation begins with this connection."""
         self._committed: list[Callable[[], None]] = []
@@ -83,6 +104,8 @@ class LaneDb:
         try:
             with in_words(path):
                 self.sql = _connect(path, mode)
+                status = os.stat(path)
+                self._file = (status.st_dev, status.st_ino)
                 try:
                     self._prepare(generation)
                 except BaseException:
@@ -93,19 +116,27 @@ class LaneDb:
             raise
 
     @classmethod
-    def opened(cls, path: Path, utc: datetime, **how: Any) -> "LaneDb":
-        """As `LaneDb(path)`, but a damaged file is put aside as `<path>.corrupt-<utc>` and a new generation begun.
+    def opened(cls, path: Path, utc: datetime, acked: Mapping[str, int] | None = None, **how: Any) -> "LaneDb":
+        """As `LaneDb(path)`, but a file that cannot go on is put aside and a new generation begun: a damaged one as
+        `<path>.corrupt-<utc>`, one that went back to an older copy of itself as `<path>.rolled-back-<utc>`.
 
-        Ticket numbers go on from the old file's where that can still be read. Raises `StoreError`."""
+        `acked`: what HQ has acknowledged (`AckedHeadsReader.heads`). Ticket numbers go on from the old file's where
+        that can still be read. Raises `StoreError`."""
+        why = CORRUPT
         try:
-            return cls(path, **how)
+            db = cls(path, **how)
+            if not db.is_behind(acked or {}):
+                return db
+            db.close()
+            why = ROLLED_BACK
         except StoreCorrupt:
-            lock = WriterLock(path, 0o600)
-            try:
-                mark = _salvaged_mark(path)
-                aside = _put_aside(path, utc)
-            finally:
-                lock.release()
+            pass  # put aside below
+        lock = WriterLock(path, 0o600)
+        try:
+            mark = salvaged_mark(path)
+            aside = put_aside(path, utc, why)
+        finally:
+            lock.release()
         db = cls(path, **how)
         db.set_aside = aside
         if mark > db.next_ticket:
@@ -159,10 +190,8 @@ class LaneDb:
         if not re.fullmatch(r"[A-Za-z0-9]{4,32}", generation):
             raise ValueError("a generation is 4 to 32 letters and digits")
         self.set_note("generation", generation)
-        for stream in STREAMS:
-            self.sql.execute(
-                "INSERT INTO streams VALUES (?, ?, 0, x'', 0, 0, 0)", (stream, stream_id(generation, stream))
-            )
+        for each in STREAMS:
+            add_stream(self.sql, generation, each, 1)
 
     def _pragma(self, text: str) -> Any:
         row = self.sql.execute(f"PRAGMA {text}").fetchone()
@@ -171,18 +200,35 @@ class LaneDb:
     def _check_heads(self) -> None:
         """Whether each stream's last record is the one that the next will refer to."""
         heads = self.sql.execute(
-            """SELECT streams.seq, head, rows, outbox.seq, payload FROM streams LEFT JOIN outbox ON outbox.rowid =
+            """SELECT class, streams.seq, head, rows, outbox.seq, payload FROM streams LEFT JOIN outbox ON
+               outbox.rowid =
                (SELECT rowid FROM outbox AS o WHERE o.stream = streams.stream ORDER BY seq DESC LIMIT 1)"""
         ).fetchall()
-        if len(heads) != len(STREAMS):
+        if {each[0] for each in heads} != set(STREAMS):
             raise StoreCorrupt("corrupt", self.path, "a stream is missing")
-        for seq, head, rows, last, payload in heads:
+        for _, seq, head, rows, last, payload in heads:
             try:
                 fits = rows == 0 and last is None if payload is None else (last, head_of(payload)) == (seq, head)
             except (WireError, TypeError) as error:
                 raise StoreCorrupt("corrupt", self.path, "a stream's last record cannot be read") from error
             if not fits:
                 raise StoreCorrupt("corrupt", self.path, "a stream's last record is not the one that it should be")
+
+    def is_behind(self, acked: Mapping[str, int]) -> bool:
+        """Whether HQ has acknowledged what is not here yet, of this generation: somebody put an older copy back.
+
+        Going on would give the same numbers to other records, which HQ would refuse one by one."""
+        with in_words(self.path):
+            here = dict(self.sql.execute("SELECT stream_id, seq FROM streams").fetchall())
+            newest = dict(self.sql.execute("SELECT class, max(chapter) FROM streams GROUP BY class").fetchall())
+        for each, seq in acked.items():
+            name, _, of = each.rpartition("-")
+            generation, _, chapter = name.partition(".")
+            if generation == self.generation and seq > here.get(each, seq):
+                return True
+            if generation == self.generation and chapter.isdigit() and int(chapter) > newest.get(of, int(chapter)):
+                return True
+        return False
 
     def check(self, *, thorough: bool = True) -> None:
         """Read every page. `thorough` compares indexes with tables too. Raises `StoreCorrupt`."""
@@ -198,6 +244,7 @@ class LaneDb:
         done = False
         try:
             with in_words(self.path), self.sql.atomic():
+                self._check_place()
                 yield
             done = not self.in_transaction
         finally:
@@ -207,6 +254,19 @@ class LaneDb:
         if done:
             for callback in callbacks:
                 callback()
+
+    def _check_place(self) -> None:
+        """A file that somebody moved or replaced takes every record into nowhere."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            file = None
+        else:
+            file = (status.st_dev, status.st_ino)
+        if file != self._file:
+            raise StoreError(
+                "replaced", self.path, "another file has taken its name: look who did it, then start the lane again"
+            )
 
     @property
     def in_transaction(self) -> bool:
@@ -289,6 +349,16 @@ def _connect(path: Path, mode: int) -> Database:
         raise
 
 
+def add_stream(db: Database, generation: str, each: str, chapter: int) -> str:
+    """A chapter of a class, with nothing in it; where it is there already it stays. Its key."""
+    key = each if chapter == 1 else f"{each}.{chapter}"
+    db.execute(
+        "INSERT OR IGNORE INTO streams VALUES (?, ?, 0, x'', 0, 0, 0, ?, ?)",
+        (key, stream_id(generation, each, chapter), each, chapter),
+    )
+    return key
+
+
 def head_of(payload: bytes) -> bytes:
     """The hash that the record after this one refers to. Raises `WireError`."""
     record = Record.decode(payload)
@@ -296,38 +366,3 @@ def head_of(payload: bytes) -> bytes:
         dropped: RecordsDropped = record.fact(None)
         return dropped.head
     return record.hash()
-
-
-def _put_aside(path: Path, utc: datetime) -> Path:
-    """Renames the file with its WAL. Raises `StoreError` where too many lie there already."""
-    if len(list(path.parent.glob(f"{path.name}.corrupt-*Z"))) >= SET_ASIDE_MAX:
-        raise StoreError(
-            "set_aside_full",
-            path,
-            f"{SET_ASIDE_MAX} damaged databases lie beside it: look at the disk, then move them away",
-        )
-    aside = path.with_name(f"{path.name}.corrupt-{utc:%Y%m%dT%H%M%S}Z")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.corrupt-{utc:%Y%m%dT%H%M%S}.{number}Z")
-    with in_words(path):
-        for tail in ("-wal", "-shm", ""):
-            source = path.with_name(path.name + tail)
-            if source.exists():
-                source.rename(aside.with_name(aside.name + tail))
-        sync_folder(path)
-    return aside
-
-
-def _salvaged_mark(path: Path) -> int:
-    """The damaged file's ticket mark, as far as it can be read; else 1."""
-    try:
-        connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            row = connection.execute("SELECT value FROM notes WHERE name = 'ticket_mark'").fetchone()
-        finally:
-            connection.close()
-        return max(1, min(int(row[0]), 1 << 48)) if row else 1
-    except (sqlite3.Error, ValueError, TypeError):
-        return 1  # nothing to go on from: docs/records.md says how HQ tells such tickets apart

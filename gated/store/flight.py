@@ -77,7 +77,7 @@ class Flights:
         if room <= 0 or not self._flights:
             return ()
         after = {i: ELSEWHERE if f.hold_until_mono > mono else f.sent for i, f in self._flights.items()}
-        found = self._outbox.pending(after, room)
+        found = self._outbox.pending(after, room, {i: len(f.flying) for i, f in self._flights.items()})
         sent = []
         for queued in found:
             flight = self._flights.get(queued.stream_id)
@@ -159,9 +159,9 @@ class Flights:
     def waiting(self) -> tuple[int, datetime | None]:
         """(how many records HQ has not acknowledged, when the first of them happened). Raises `StoreError`."""
         count = sum(max(0, s.last - max(self.acked(i), s.first - 1)) for i, s in self.spans.items())
-        first = self._outbox.pending({i: self.acked(i) for i in self.spans}, 1) if count else ()
+        first = self._outbox.oldest({i: self.acked(i) for i in self.spans}) if count else None
         try:
-            return count, Record.decode(first[0].payload).utc if first else None
+            return count, None if first is None else Record.decode(first.payload).utc
         except WireError:
             return count, None  # HQ will refuse it and say so
 

@@ -4,7 +4,8 @@ Personal fields are sealed with the journal key before anything is kept, even in
 doors opened when, and nothing of whom. The registries of events and commands come in as arguments.
 
 Every entry holds a keyed hash over all before it in its boot: two runs of one seed that end in the same hash did the
-same, and an entry that was changed or taken out is found. Keyed, because a plain hash over a name can be guessed.
+same, and an entry that was changed or taken out is found. Keyed, because a plain hash over a name can be guessed. Over
+the rows as they are stored, over all boots, goes an open chain beside it (`gated.store.chain`), for who has no key.
 """
 
 import hmac
@@ -19,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Protocol
 
+from gated.store.chain import BASE_NOTE, ROW, Base, link_of, start_of
 from gated.store.db import APPLICATION_ID, LaneDb
 from gated.store.sql import ReadOnly, StoreCorrupt, StoreError, in_words
 from gated.wire.codec import Json, WireError, dumps, has_personal, join, loads, split
@@ -89,6 +91,7 @@ class Journal:
         """Entries that never reached the disk."""
         with in_words(db.path):
             used = db.sql.execute("SELECT 1 FROM journal WHERE boot = ? LIMIT 1", (boot,)).fetchone()
+            self._head = self._last()
         if used is not None:
             raise StoreError(
                 "boot_used", db.path, "a journal of this boot exists: every start of the process names a new one"
@@ -130,15 +133,44 @@ class Journal:
             rows = list(self._buffer)
         if not rows:
             return 0
-        self._db.sql.conn.executemany(
-            "INSERT OR IGNORE INTO journal (boot, n, mono, utc, clear, sealed, chain) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(self._boot, r.n, r.mono, r.utc, r.clear, r.sealed, r.chain) for r in rows],
-        )
+        run, (at, link) = self._db.sql.execute, self._head
+        (there,) = run("SELECT max(n) FROM journal WHERE boot = ?", (self._boot,)).fetchone()
+        if there is not None and there >= rows[0].n:  # a commit that failed after it was durable, or a second flush
+            at, link = self._last("AND boot = ? AND n = ?", (self._boot, there))
+        (highest,) = run("SELECT max(id) FROM journal").fetchone()
+        at = max(at, highest or 0)
+        written = []
+        for row in rows:
+            if there is None or row.n > there:
+                at += 1
+                values = (self._boot, row.n, row.mono, row.utc, row.clear, row.sealed, row.chain)
+                link = link_of(link, *values)
+                written.append((at, *values, link))
+        self._db.sql.conn.executemany(f"INSERT INTO journal ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", written)
         last = rows[-1].n
-        self._db.on_commit(lambda: self._written(last))
-        return len(rows)
+        self._db.on_commit(lambda: self._written(last, (at, link)))
+        return len(written)
 
-    def _written(self, last: int) -> None:
+    def _last(self, where: str = "", values: tuple[Any, ...] = ()) -> tuple[int, bytes]:
+        """Number and link of the newest row: what the next one refers to. Kept in memory from then on, so that a row
+        which somebody takes out of the end is missed by the next one."""
+        rows = self._db.sql.execute(f"SELECT id, link FROM journal WHERE 1 {where} ORDER BY id DESC LIMIT 1", values)
+        row = rows.fetchone()
+        if row is None:
+            base = self._base()
+            row = base.id, base.link
+        return row[0], row[1] or start_of(self._db.generation)
+
+    def _base(self) -> Base:
+        try:
+            return Base.of(self._db.note(BASE_NOTE))
+        except ValueError as error:
+            raise StoreCorrupt(
+                "corrupt", self._db.path, "it does not say which row of the journal was trimmed last"
+            ) from error
+
+    def _written(self, last: int, head: tuple[int, bytes]) -> None:
+        self._head = head
         with self._lock:
             while self._buffer and self._buffer[0].n <= last:
                 self._buffer.popleft()
@@ -154,8 +186,12 @@ class Journal:
         if first is None:
             return 0
         fresh = run("SELECT id FROM journal WHERE utc >= ? ORDER BY id LIMIT 1", (oldest,)).fetchone()
-        upto = max(last - rows_max, last if fresh is None else fresh[0] - 1)
-        return run("DELETE FROM journal WHERE id <= ?", (min(upto, first + TRIM_ROWS - 1),)).rowcount
+        upto = min(max(last - rows_max, last if fresh is None else fresh[0] - 1), first + TRIM_ROWS - 1)
+        gone = run("SELECT id, utc, link FROM journal WHERE id <= ? ORDER BY id DESC LIMIT 1", (upto,)).fetchone()
+        if gone is None:
+            return 0
+        self._db.set_note(BASE_NOTE, Base(gone[0], gone[1], gone[2] or b"").text())
+        return run("DELETE FROM journal WHERE id <= ?", (upto,)).rowcount
 
 
 def _linked(key: bytes, before: bytes, stamp: tuple[int, float, str], clear: bytes, hidden: bytes | None) -> bytes:
