@@ -45,7 +45,7 @@ models: $(READY) ## The networks' weights, by version and sha256
 	@$(PY) -m models.obtain
 
 broker:
-	@.ci/system mosquitto=mosquitto
+	@.ci/system mosquitto=mosquitto mosquitto_sub=mosquitto-clients
 
 # libfprint for the system's Python. What needs it can do without: a test skips, a lane says no_libfprint.
 fprint:
@@ -111,6 +111,7 @@ fleet-sync: $(READY) ## 200 lanes with the real sync against one HQ: seconds, by
 docs: $(READY) ## Draw what the documents draw from the code
 	$(PY) docs/build.py $(ARGS)
 	$(PY) docs/facts_table.py $(ARGS)
+	$(PY) docs/mqtt_doc.py $(ARGS)
 
 clean: ## Remove what the tools left behind
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks var
