@@ -36,6 +36,7 @@ def page() -> str:
         ("Working days (E7)", _calendar(rules)),
         ("Controls", _controls(rules)),
         ("The age of the cache", _freshness(rules)),
+        ("Pictures that are kept", _pictures(rules)),
         ("Every rule, in order", _rules(rules)),
         ("Reasons that are no rule's", _reasons(rules)),
         ("Requirements, and the rules that keep them", _coverage(policy)),
@@ -171,6 +172,16 @@ def _freshness(rules: Rules) -> Iterator[str]:
     yield from _table("partition", "late", "stale", "expired")
     for name, ages in rules.freshness.items():
         yield _row(f"`{name}`", f"{ages.late_s:,.10g}", f"{ages.stale_s:,.10g}", f"{ages.expired_s:,.10g}")
+
+
+def _pictures(rules: Rules) -> Iterator[str]:
+    yield "What HQ is given of a verdict beside its record, sealed to HQ, and when HQ deletes it (P2, attachments.md). Of what"
+    yield "is not named here no picture is made."
+    yield ""
+    yield from _table("picture", "of a", "for", "of", "days")
+    for name, each in rules.attachments.items():
+        ways = ", ".join(way for way in DIRECTIONS if way in each.directions)
+        yield _row(f"`{name}`", _listed(each.on), ways, _listed(each.categories, "everybody"), str(each.keep_days))
 
 
 # -- the rules -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from gated.lane.rules import (
     ControlRule,
     DocumentKind,
     Origin,
+    Picture,
     Rules,
     Size,
     Urgency,
@@ -60,6 +61,7 @@ class _Policy:
     reasons: dict[str, Urgency]
     freshness: dict[str, Ages] = field(default_factory=dict)
     fingers_alone: int = 2
+    attachments: dict[str, Picture] = field(default_factory=dict)
     examples: tuple[_Example, ...] = ()
     matrix: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -127,6 +129,7 @@ def _policy(file: TomlFile) -> Policy:
             reasons=found.reasons,
             fingers_alone=found.fingers_alone,
             freshness=found.freshness,
+            attachments=found.attachments,
         )
     except ValueError as wrong:
         option, problem = str(wrong).split(maxsplit=1)

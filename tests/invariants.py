@@ -123,10 +123,23 @@ class Invariants:
                 if self.lane.ways.direction == BOTH and command.direction != _way(command.came_from):
                     raise Broken("a crossing is told in the wrong direction")
                 self.settled[ticket] = command
+            case cmd.KeepPicture(ticket, what):
+                self._keep(ticket, what)
             case cmd.Forget(ticket):
                 self.forgotten.add(ticket)
             case _:
                 pass
+
+    def _keep(self, ticket: int, what: str) -> None:
+        """Of a verdict that is durable, and before its passenger is forgotten; an entry face of who was let through."""
+        durable = self.durable.get(ticket)
+        if durable is None or ticket in self.forgotten:
+            raise Broken(f"a picture of ticket {ticket} is kept, which has no durable verdict or has ended")
+        if durable.verdict.decision is not {"case_picture": Decision.REFER, "entry_face": Decision.GRANT}[what]:
+            raise Broken(f"a {what} of a {durable.verdict.decision.value}")
+        passage = self.lane.passage
+        if what == "entry_face" and not (passage is not None and passage.released):
+            raise Broken("the face of somebody who was not let through is kept")
 
     def served(self, now: Now) -> set[Door]:
         """The sides on which a document may be presented, by orders, schedule and wall clock alone."""

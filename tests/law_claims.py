@@ -397,6 +397,27 @@ def _history() -> Iterator[Claim]:
             yield Claim(f"{category}, {reason}", partial(_said, e), reason if strict else "pass")
 
 
+# -- pictures (L8, W6, O1, P2) ---------------------------------------------------------------------------------------
+
+CASE_DAYS, ENTRY_FACE_DAYS = 7, 14
+
+
+def _pictures() -> Iterator[Claim]:
+    for category, direction in product((*DOCUMENT, None), BOTH_WAYS):
+        entry_face = direction == ENTRY and category == "hong_kong_macau_visitor"
+        kept = {
+            "refer": {"case_picture": CASE_DAYS},
+            "grant": {"entry_face": ENTRY_FACE_DAYS} if entry_face else {},
+            "release": {},
+        }
+        yield Claim(f"pictures of {category}, {direction}", partial(_kept, direction, category), kept)
+
+
+def _kept(direction: str, category: str | None, rules: Rules) -> dict[str, dict[str, int]]:
+    decisions = ("refer", "grant", "release")
+    return {each: rules.pictures(each, direction, category) for each in decisions}
+
+
 # -- names and reasons ---------------------------------------------------------------------------------------------
 
 IN_LANE = {
@@ -439,5 +460,6 @@ LAW_CLAIMS = (
     *_enrolments(),
     *_sizes_and_days(),
     *_history(),
+    *_pictures(),
     *_names(),
 )

@@ -16,7 +16,7 @@ from gated.lane.events import Device, Door, Event, Now, Traveller
 from gated.lane.freshness import Ages, Freshness
 from gated.lane.machine import Lane
 from gated.lane.policy import REASONS
-from gated.lane.rules import Category, DocumentKind, Origin, Rules, Size, Urgency, Where
+from gated.lane.rules import Category, DocumentKind, Origin, Picture, Rules, Size, Urgency, Where
 from gated.lane.settings import BOTH, Timing, Topology, Ways
 from tests.invariants import Invariants
 
@@ -58,7 +58,11 @@ RULES = rules(
         "strict": Category(may_miss=frozenset({"height"})),
         "current": Category(cache_until=Freshness.LATE, may_miss=frozenset({"height"})),
         "strict_spouse": Category(finger=True, may_miss=MAY_MISS - {"finger_pad"}),
-    }
+    },
+    attachments={
+        "case_picture": Picture(frozenset({"refer"}), 3),
+        "entry_face": Picture(frozenset({"grant"}), 5, frozenset({"entry"})),
+    },
 )
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 THRESHOLD = 0.412

@@ -22,6 +22,7 @@ from gated.lane.rules import (
     DocumentKind,
     History,
     Origin,
+    Picture,
     Rules,
     Size,
     Urgency,
@@ -753,6 +754,7 @@ def _raises(do: Callable[[], Any]) -> str:
 
 # -- policies that are not whole -----------------------------------------------------------------------------------
 
+_REFER = frozenset({"refer"})
 P, TWN, USA = frozenset({"P"}), frozenset({"TWN"}), frozenset({"USA"})
 ALL = Category()
 OVERLAPS: list[tuple[DocumentKind, DocumentKind, bool]] = [
@@ -842,6 +844,19 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("nobody is enrolled there", lambda: Origin(frozenset()), "categories is empty: nobody could be enrolled there"),
     ("workdays after what", lambda: Origin(P, 0), "usable_after_workdays counts from a passport that nobody waits for"),
     ("bound, and usable at once", lambda: Origin(P, None, 0), ""),
+    ("a picture of nothing", lambda: Picture(frozenset(), 1), "on is empty: the picture would never be kept"),
+    ("a picture of a release", lambda: Picture(frozenset({"release"}), 1), "on knows grant, refer, not release"),
+    ("a picture of both", lambda: Picture(frozenset({"grant", "refer"}), 1), ""),
+    (
+        "a picture of no direction",
+        lambda: Picture(_REFER, 1, frozenset()),
+        "directions is empty: the picture would never be kept",
+    ),
+    ("a picture on the way up", lambda: Picture(_REFER, 1, frozenset({"up"})), "directions knows entry, exit, not up"),
+    ("a picture on both ways", lambda: Picture(_REFER, 1, frozenset({ENTRY, EXIT})), ""),
+    ("kept for 0 days", lambda: Picture(_REFER, 0), "keep_days is 1 to 366, not 0"),
+    ("kept for 366 days", lambda: Picture(_REFER, 366), ""),
+    ("kept for 367 days", lambda: Picture(_REFER, 367), "keep_days is 1 to 366, not 367"),
     ("late at 0", lambda: Ages(0, 1, 2), "late_s, stale_s and expired_s are above 0 and in this order"),
     ("late after stale", lambda: Ages(3, 2, 4), "late_s, stale_s and expired_s are above 0 and in this order"),
     ("stale after expired", lambda: Ages(1, 3, 2), "late_s, stale_s and expired_s are above 0 and in this order"),
@@ -1025,6 +1040,18 @@ WHOLE: list[tuple[str, Callable[[], Any], str]] = [
         "",
     ),
     ("control", _policy(controls={"ban": ControlRule(places=_HERE, unless_permit="leave")}), ""),
+    ("pictures", _policy(attachments={"case_picture": Picture(_REFER, 1), "entry_face": Picture(_REFER, 1)}), ""),
+    (
+        "picture",
+        _policy(attachments={"exit_face": Picture(_REFER, 1)}),
+        "attachments: exit_face is no picture of this policy",
+    ),
+    (
+        "category of a picture",
+        _policy(attachments={"entry_face": Picture(_REFER, 1, categories=frozenset({"nobody"}))}),
+        "attachments.entry_face: nobody is no category of this policy",
+    ),
+    ("picture of all", _policy(attachments={"entry_face": Picture(_REFER, 1, categories=frozenset({"all"}))}), ""),
     (
         "category of an origin",
         _policy(origins={"counter": Origin(frozenset({"nobody"}))}),
@@ -1039,6 +1066,28 @@ SIZED = policy_of(
 )
 
 
+PICTURED = policy_of(
+    {"all": ALL, "some": ALL},
+    attachments={
+        "case_picture": Picture(frozenset({"refer"}), 3),
+        "entry_face": Picture(frozenset({"grant", "refer"}), 5, frozenset({ENTRY}), frozenset({"some"})),
+    },
+)
+KEPT: list[tuple[str, str, str | None, dict[str, int]]] = [
+    ("refer", EXIT, None, {"case_picture": 3}),
+    ("refer", ENTRY, None, {"case_picture": 3}),
+    ("refer", ENTRY, "all", {"case_picture": 3}),
+    ("refer", ENTRY, "some", {"case_picture": 3, "entry_face": 5}),
+    ("refer", EXIT, "some", {"case_picture": 3}),
+    ("grant", ENTRY, "some", {"entry_face": 5}),
+    ("grant", EXIT, "some", {}),
+    ("grant", ENTRY, "all", {}),
+    ("grant", ENTRY, None, {}),
+    ("release", ENTRY, "some", {}),
+]
+"""Decision, direction, category; and which pictures are kept for how many days."""
+
+
 def _policies() -> Iterator[Claim]:
     for number, (one, other, overlap) in enumerate(OVERLAPS):
         yield Claim(f"overlap {number}", partial(lambda _, a, b: a.overlaps(b), a=one, b=other), overlap)
@@ -1050,6 +1099,8 @@ def _policies() -> Iterator[Claim]:
             partial(lambda _, m, t: _raises(m)[: len(t) or None], m=make, t=told),
             told,
         )
+    for number, (decision, direction, category, kept) in enumerate(KEPT):
+        yield Claim(f"pictures {number}", partial(_kept, decision, direction, category), kept)
     for day, age in (
         (date(2000, 1, 1), 14),
         (date(2012, 1, 1), 14),
@@ -1078,7 +1129,14 @@ def _policies() -> Iterator[Claim]:
     )
     for other in given:
         yield Claim(f"what is left out: {type(other).__name__}", partial(lambda _, o: _fresh(type(o)), o=other), other)
+    yield Claim("what is left out: pictures", lambda _: policy_of({"all": ALL}).attachments, {})
+    left_out = Picture(_REFER, 1, frozenset({ENTRY, EXIT}), frozenset())
+    yield Claim("what is left out: Picture", lambda _: Picture(_REFER, 1), left_out)
     yield Claim("what is left out: fingers alone", lambda _: policy_of({"all": ALL}).fingers_alone, 2)
+
+
+def _kept(decision: str, direction: str, category: str | None, _: Rules) -> dict[str, int]:
+    return PICTURED.pictures(decision, direction, category)
 
 
 _LEFT_OUT = Category(

@@ -473,7 +473,7 @@ def test_check_of_the_policy(config: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found()["policy"].result == "ok" and "installed" in found()["policy"].found
     kept = load(config).store.dir / "policy"
     kept.mkdir()
-    (kept / "9.toml").write_text(policy.replace("edition = 3\n", "edition = 9\n"))
+    (kept / "9.toml").write_text(policy.replace("edition = 4\n", "edition = 9\n"))
     assert "edition 9, kept" in found()["policy"].found
     with monkeypatch.context() as patch:
         patch.setattr(checks, "CALENDAR_DAYS_MIN", 100_000)

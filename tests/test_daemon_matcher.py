@@ -177,6 +177,59 @@ def test_a_face_is_compared_and_answered_once(score: float, result: Check) -> No
     rig.play(scenario)
 
 
+def test_the_frame_of_the_answer_is_held_for_whoever_keeps_a_picture_until_its_ticket_is_forgotten() -> None:
+    """Not a better one of later, which nobody compared; before anything was compared the best; of no other ticket."""
+    rig = Rig()
+    walking, compared, better = Picture(quality=0.9), Picture(quality=0.4), Picture(quality=0.8)
+    rig.camera.shows = shows(walking)
+
+    async def scenario() -> None:
+        rig.matcher.watch(1)
+        await asyncio.sleep(1.0)
+        found = rig.matcher.best(1, 0.0)
+        assert found is not None and found.image is walking
+        assert rig.matcher.best(2, 0.0) is None
+        rig.camera.shows = shows(compared)
+        shut = asyncio.get_running_loop().time() + 0.1
+        assert rig.matcher.best(1, shut) is None
+        await asyncio.sleep(0.1)
+        rig.ask(since=shut)
+        await asyncio.sleep(3.0)
+        ((_, answer),) = rig.compared()
+        rig.camera.shows = shows(better)
+        await asyncio.sleep(1.0)
+        found = rig.matcher.best(1, shut)
+        assert found is not None and found.image is compared and found.mono == answer.captured_mono
+        later = rig.matcher.best(1, shut + 3.5)
+        assert later is not None and later.image is better, "what was compared is of before that"
+        rig.matcher.forget(1)
+        assert rig.matcher.best(1, 0.0) is None
+
+    rig.play(scenario)
+
+
+def test_of_faces_that_do_not_match_the_least_unlike_is_held() -> None:
+    rig, scores = Rig(), iter([0.1, 0.3, 0.2])
+    pictures: list[Picture] = []
+
+    def shown(at: float) -> Picture:
+        if len(pictures) < 3 and at > 2.0 + len(pictures):
+            pictures.append(Picture(next(scores), quality=0.3 + len(pictures) / 10))
+        return pictures[-1] if pictures else NOBODY
+
+    rig.camera.shows = shown
+
+    async def scenario() -> None:
+        rig.matcher.watch(1)
+        rig.ask(since=0.0, within_s=8.0)
+        await asyncio.sleep(10.0)
+        ((_, answer),) = rig.compared()
+        found = rig.matcher.best(1, 0.0)
+        assert answer.score == pytest.approx(0.3) and found is not None and found.image is pictures[1]
+
+    rig.play(scenario)
+
+
 def test_one_that_takes_all_of_its_time_goes_on_where_the_last_one_was() -> None:
     """L8: a face that matched is looked at and compared as often as one that did not."""
     compared = []

@@ -41,7 +41,7 @@ from tests.test_daemon_app import Watched
 
 OFFICE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 THIEF = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
-FIRST = ("tw-2026.3", 3)
+FIRST = ("tw-2026.4", 4)
 
 
 def text(edition: int, version: str = "", *changes: tuple[str, str]) -> bytes:
@@ -62,7 +62,7 @@ def signed(edition: int, version: str = "", *changes: tuple[str, str], key: Ed25
     return policysign.signed(key, text(edition, version, *changes))
 
 
-STRICT = text(4, "", ("age_years_min = 10", "age_years_min = 120")).split(b"[[examples]]")[0]
+STRICT = text(5, "", ("age_years_min = 10", "age_years_min = 120")).split(b"[[examples]]")[0]
 """A policy by which nobody passes, and no examples that say otherwise."""
 
 
@@ -157,8 +157,8 @@ def test_who_is_inside_is_finished_by_the_old_policy_and_the_next_one_is_judged_
         assert lane.app.lane.passage is not None and lane.app.lane.passage.ticket == inside[0], "still inside"
         assert lane.app.status.snapshot()["policy"] | {"refused": ""} == {
             "version": FIRST[0],
-            "edition": 3,
-            "next": "tw-edition-4",
+            "edition": 4,
+            "next": "tw-edition-5",
             "refused": "",
             "lacks": False,
         }
@@ -168,21 +168,21 @@ def test_who_is_inside_is_finished_by_the_old_policy_and_the_next_one_is_judged_
     rules = {each.ticket: each for each in lane.facts(facts.VerdictReached)}
     assert len(rules) >= 4
     for ticket, verdict in rules.items():
-        assert verdict.rules == (FIRST[0] if ticket <= inside[0] else "tw-edition-4"), ticket
+        assert verdict.rules == (FIRST[0] if ticket <= inside[0] else "tw-edition-5"), ticket
         if ticket > inside[0]:
             assert verdict.decision == "refer", "nobody is 120 years old"
     assert any(verdict.decision == "grant" for verdict in rules.values())
     digest = hashlib.sha256(STRICT).hexdigest()
-    assert lane.facts(facts.PolicyChanged) == [facts.PolicyChanged("tw-edition-4", 4, FIRST[0], digest)]
+    assert lane.facts(facts.PolicyChanged) == [facts.PolicyChanged("tw-edition-5", 5, FIRST[0], digest)]
     [booted] = lane.facts(facts.LaneBooted)
     parts = {each.name: each.version for each in booted.parts}
     assert (parts["policy"], parts["policy_sha256"]) == (FIRST[0], hashlib.sha256(POLICY.read_bytes()).hexdigest())
-    assert lane.kept() == [3, 4] and lane.refusals() == []
+    assert lane.kept() == [4, 5] and lane.refusals() == []
 
 
 def test_a_lane_without_the_offices_key_takes_none(folder: Path) -> None:
     async def script(lane: Governed) -> None:
-        lane.put(signed(4))
+        lane.put(signed(5))
         await lane.looked()
         assert lane.in_force() == FIRST and not lane.refusals()
 
@@ -190,16 +190,16 @@ def test_a_lane_without_the_offices_key_takes_none(folder: Path) -> None:
     lane._files = lambda: Watched._files(lane)  # type: ignore[method-assign]
     lane.upsets = lambda _: [script(lane)]
     assert virtual.run(lane.run()).clean
-    assert lane.in_force() == FIRST and lane.kept() == [3]
+    assert lane.in_force() == FIRST and lane.kept() == [4]
 
 
 def test_the_same_policy_signed_again_is_no_news(folder: Path) -> None:
     async def script(lane: Governed) -> None:
         lane.put(policysign.signed(OFFICE, POLICY.read_bytes()))
         await lane.looked()
-        lane.put(signed(5))
-        await lane.taken(5)
-        lane.put(signed(5))
+        lane.put(signed(6))
+        await lane.taken(6)
+        lane.put(signed(6))
         await lane.looked()
         assert lane.app.status.snapshot()["policy"]["refused"] == ""
 
@@ -211,14 +211,14 @@ def test_what_cannot_be_kept_is_not_taken_until_it_can(folder: Path, logs: list[
     async def script(lane: Governed) -> None:
         await lane.until(lambda: lane.app.lane.state is State.IDLE)
         lane.workers.refuse = True
-        lane.put(signed(4))
+        lane.put(signed(5))
         await lane.looked()
         assert lane.in_force() == FIRST
         lane.workers.refuse = False
-        await lane.taken(4)
+        await lane.taken(5)
 
     lane = govern(folder, script, passengers=0)
-    assert lane.kept() == [3, 4] and lane.refusals() == []
+    assert lane.kept() == [4, 5] and lane.refusals() == []
     assert [each["why"] for each in logs if each["event"].startswith("a policy came and cannot be kept")] == [
         "disk_full"
     ]
@@ -232,25 +232,25 @@ def _altered(data: bytes) -> bytes:
     return data.replace(b"age_years_min = 10", b"age_years_min = 11")
 
 
-GAP = text(4).replace(b"[matrix.national]", b"[matrix.somebody]", 1)
+GAP = text(5).replace(b"[matrix.national]", b"[matrix.somebody]", 1)
 REFUSED: dict[str, tuple[str, bytes]] = {
-    "nobody signed it": ("unsigned", text(4)),
-    "signed with another key": ("bad_signature", signed(4, key=THIEF)),
-    "a byte was altered": ("bad_signature", _altered(signed(4))),
-    "something follows the signature": ("unsigned", signed(4) + b"fingers_alone = 1\n"),
+    "nobody signed it": ("unsigned", text(5)),
+    "signed with another key": ("bad_signature", signed(5, key=THIEF)),
+    "a byte was altered": ("bad_signature", _altered(signed(5))),
+    "something follows the signature": ("unsigned", signed(5) + b"fingers_alone = 1\n"),
     "the signature is of an order": (
         "bad_signature",
-        text(4) + b"# signature, gated policy v1: " + OFFICE.sign(b"gated order v1\n" + text(4)).hex().encode() + b"\n",
+        text(5) + b"# signature, gated policy v1: " + OFFICE.sign(b"gated order v1\n" + text(5)).hex().encode() + b"\n",
     ),
-    "half of it is here": ("unsigned", signed(4)[: len(text(4)) // 2]),
+    "half of it is here": ("unsigned", signed(5)[: len(text(5)) // 2]),
     "nothing is in it": ("unsigned", b""),
     "the matrix has a gap": ("not_whole", policysign.signed(OFFICE, GAP)),
-    "an example does not come out": ("not_whole", signed(4, "", ("age_years_min = 10", "age_years_min = 99"))),
+    "an example does not come out": ("not_whole", signed(5, "", ("age_years_min = 10", "age_years_min = 99"))),
     "it does not know the place": (
         "unknown_place",
-        policysign.signed(OFFICE, text(4).replace(b"taoyuan_t1", b"taoyuan_t9")),
+        policysign.signed(OFFICE, text(5).replace(b"taoyuan_t1", b"taoyuan_t9")),
     ),
-    "it is not UTF-8": ("not_whole", policysign.signed(OFFICE, b"# \xff\n" + text(4))),
+    "it is not UTF-8": ("not_whole", policysign.signed(OFFICE, b"# \xff\n" + text(5))),
     "it is no TOML": ("not_whole", policysign.signed(OFFICE, b"version = \n")),
     "it nests without end": ("not_whole", policysign.signed(OFFICE, b"x = " + b"[" * 100_000)),
     "an older one": ("rollback", signed(2)),
@@ -258,8 +258,8 @@ REFUSED: dict[str, tuple[str, bytes]] = {
         "edition_reused",
         policysign.signed(OFFICE, POLICY.read_bytes() + b"# otherwise\n"),
     ),
-    "an old name for another policy": ("version_reused", signed(4, FIRST[0])),
-    "too long": ("too_long", policysign.signed(OFFICE, text(4) + b"#" * POLICY_BYTES_MAX)),
+    "an old name for another policy": ("version_reused", signed(5, FIRST[0])),
+    "too long": ("too_long", policysign.signed(OFFICE, text(5) + b"#" * POLICY_BYTES_MAX)),
 }
 
 
@@ -271,27 +271,27 @@ def test_what_is_wrong_is_refused_once_and_what_is_right_comes_after(what: str, 
         lane.put(data)
         await lane.seen(refused=why)
         await lane.looked()
-        assert lane.in_force() == FIRST and lane.kept() == [3]
-        lane.put(signed(7))
-        await lane.taken(7)
+        assert lane.in_force() == FIRST and lane.kept() == [4]
+        lane.put(signed(8))
+        await lane.taken(8)
 
     lane = govern(folder, script, passengers=2)
     assert lane.refusals() == [why]
     (line,) = [each for each in logs if each["event"] == "policy refused"]
     assert line["why"] == why and line["what"]
-    assert lane.kept() == [3, 7]
+    assert lane.kept() == [4, 8]
 
 
 def test_the_log_says_where_it_is_wrong(folder: Path, logs: list[Any]) -> None:
     async def script(lane: Governed) -> None:
-        lane.put(signed(4, "", ("age_years_min = 10", 'age_years_min = "ten"')))
+        lane.put(signed(5, "", ("age_years_min = 10", 'age_years_min = "ten"')))
         await lane.seen(refused="not_whole")
 
     lane = govern(folder, script, passengers=0)
     (line,) = [each for each in logs if each["event"] == "policy refused"]
     found = re.fullmatch(r'(.*):([0-9]+): \[sizes\] age_years_min: is "ten", must be a whole number', line["what"])
     assert found is not None and found[1] == str(lane.arrived), line["what"]
-    assert text(4).splitlines()[int(found[2]) - 1].startswith((b"sizes", b"    { since")), found[2]
+    assert text(5).splitlines()[int(found[2]) - 1].startswith((b"sizes", b"    { since")), found[2]
 
 
 @pytest.mark.parametrize("kind", ["symlink", "pipe", "folder"])
@@ -299,7 +299,7 @@ def test_what_is_no_plain_file_is_refused(kind: str, folder: Path) -> None:
     async def script(lane: Governed) -> None:
         lane.arrived.parent.mkdir(parents=True)
         if kind == "symlink":
-            (lane.folder / "elsewhere.toml").write_bytes(signed(4))
+            (lane.folder / "elsewhere.toml").write_bytes(signed(5))
             lane.arrived.symlink_to(lane.folder / "elsewhere.toml")
         elif kind == "pipe":
             os.mkfifo(lane.arrived)  # whoever opened it the usual way would wait for ever
@@ -309,21 +309,21 @@ def test_what_is_no_plain_file_is_refused(kind: str, folder: Path) -> None:
         await lane.looked()
         if kind == "folder":
             lane.arrived.rmdir()
-        lane.put(signed(4))
-        await lane.taken(4)
+        lane.put(signed(5))
+        await lane.taken(5)
 
     assert govern(folder, script, passengers=1).refusals() == ["not_a_file"]
 
 
 def test_a_file_that_is_being_written_is_taken_when_it_is_whole(folder: Path) -> None:
     async def script(lane: Governed) -> None:
-        data = signed(4)
+        data = signed(5)
         lane.arrived.parent.mkdir(parents=True)
         with lane.arrived.open("wb", buffering=0) as file:
             file.write(data[:5000])
             await lane.seen(refused="unsigned")
             file.write(data[5000:])
-        await lane.taken(4)
+        await lane.taken(5)
 
     govern(folder, script, passengers=1)
 
@@ -333,8 +333,8 @@ def test_one_bad_file_after_the_other_raises_so_many_alarms_and_no_more(folder: 
         for number in range(ALARMS_MAX + 5):
             lane.put(b"%d" % number)
             await lane.looked()
-        lane.put(signed(4))
-        await lane.taken(4)
+        lane.put(signed(5))
+        await lane.taken(5)
         lane.put(b"again")
         await lane.seen(refused="unsigned")
 
@@ -355,51 +355,51 @@ async def restarted(lane: Governed, between: Callable[[], None] = lambda: None) 
 
 def test_it_survives_a_crash_without_sync_and_the_older_one_stays_refused(folder: Path) -> None:
     async def script(lane: Governed) -> None:
-        lane.put(signed(4))
-        await lane.taken(4)
         lane.put(signed(5))
         await lane.taken(5)
+        lane.put(signed(6))
+        await lane.taken(6)
         await lane.looked()
         await restarted(lane, lane.arrived.unlink)
-        assert lane.in_force() == ("tw-edition-5", 5)
-        lane.put(signed(4))
+        assert lane.in_force() == ("tw-edition-6", 6)
+        lane.put(signed(5))
         await lane.seen(refused="rollback")
-        assert lane.in_force() == ("tw-edition-5", 5)
+        assert lane.in_force() == ("tw-edition-6", 6)
 
     lane = govern(folder, script, passengers=0)
     booted = [{part.name: part.version for part in each.parts}["policy"] for each in lane.facts(facts.LaneBooted)]
-    assert booted == [FIRST[0], "tw-edition-5"]
+    assert booted == [FIRST[0], "tw-edition-6"]
     changed = [(each.version, each.previous) for each in lane.facts(facts.PolicyChanged)]
-    assert changed == [("tw-edition-4", FIRST[0]), ("tw-edition-5", "tw-edition-4")]
+    assert changed == [("tw-edition-5", FIRST[0]), ("tw-edition-6", "tw-edition-5")]
 
 
 def test_killed_between_keeping_it_and_remembering_it(folder: Path) -> None:
     async def script(lane: Governed) -> None:
         def kept() -> None:
-            (lane.folder / FOLDER / "4.toml").write_bytes(signed(4))
-            (lane.folder / FOLDER / "5.part").write_bytes(signed(5)[:100])
+            (lane.folder / FOLDER / "5.toml").write_bytes(signed(5))
+            (lane.folder / FOLDER / "6.part").write_bytes(signed(6)[:100])
 
         await restarted(lane, kept)
-        assert lane.in_force() == ("tw-edition-4", 4)
-        lane.put(signed(5))
-        await lane.taken(5)
+        assert lane.in_force() == ("tw-edition-5", 5)
+        lane.put(signed(6))
+        await lane.taken(6)
 
-    assert govern(folder, script, passengers=1).kept() == [3, 4, 5]
+    assert govern(folder, script, passengers=1).kept() == [4, 5, 6]
 
 
 def test_a_newer_one_may_be_installed_and_an_older_one_takes_nothing_back(folder: Path) -> None:
     async def script(lane: Governed) -> None:
         installed = lane.folder / "policy.toml"
         before = installed.read_bytes()
-        await restarted(lane, lambda: void(installed.write_bytes(text(6))))
-        assert lane.in_force() == ("tw-edition-6", 6)
+        await restarted(lane, lambda: void(installed.write_bytes(text(7))))
+        assert lane.in_force() == ("tw-edition-7", 7)
         await restarted(lane, lambda: void(installed.write_bytes(before)))
-        assert lane.in_force() == ("tw-edition-6", 6)
-        lane.put(signed(5))
+        assert lane.in_force() == ("tw-edition-7", 7)
+        lane.put(signed(6))
         await lane.seen(refused="rollback")
-        changed = text(6) + b"# otherwise\n"
+        changed = text(7) + b"# otherwise\n"
         await restarted(lane, lambda: void(installed.write_bytes(changed)))
-        assert lane.app.policy.held.data == text(6), "changed without counting up: the one that was taken holds"
+        assert lane.app.policy.held.data == text(7), "changed without counting up: the one that was taken holds"
 
     lane = govern(folder, script, passengers=1)
     assert lane.refusals().count("edition_reused") == 1
@@ -415,16 +415,16 @@ def test_a_lane_whose_policy_is_gone_stays_closed_until_it_comes_again(how: str,
     found: list[Any] = []
 
     def lose(lane: Governed) -> None:
-        copy = lane.folder / FOLDER / "4.toml"
+        copy = lane.folder / FOLDER / "5.toml"
         if how == "gone":
             copy.unlink()
         else:
-            copy.write_bytes(text(4) + b"# otherwise\n" if how == "altered" else b"\0")
+            copy.write_bytes(text(5) + b"# otherwise\n" if how == "altered" else b"\0")
         lane.arrived.unlink()
 
     async def script(lane: Governed) -> None:
-        lane.put(signed(4))
-        await lane.taken(4)
+        lane.put(signed(5))
+        await lane.taken(5)
         await restarted(lane, lambda: lose(lane))
         assert lane.app.policy.lacks
         await lane.until(lambda: lane.app.lane.state is State.CLOSED)
@@ -436,18 +436,18 @@ def test_a_lane_whose_policy_is_gone_stays_closed_until_it_comes_again(how: str,
         found.append(lane.app.status.snapshot()["policy"])
         await restarted(lane)
         await lane.until(lambda: lane.app.lane.closed_by == "no policy")
-        lane.put(signed(3, FIRST[0]))
+        lane.put(signed(4, FIRST[0]))
         await lane.looked()
         assert lane.app.lane.state is State.CLOSED
-        lane.put(signed(4))
+        lane.put(signed(5))
         await lane.until(lambda: lane.app.lane.state is State.IDLE)
-        assert lane.in_force() == ("tw-edition-4", 4) and not lane.app.policy.lacks
+        assert lane.in_force() == ("tw-edition-5", 5) and not lane.app.policy.lacks
 
     lane = govern(folder, script, passengers=2)
     assert found[0]["lacks"] and lane.refusals()[0] == {"gone": "gone", "altered": "altered"}.get(how, "not_whole")
     answers = {each.order: (each.accepted, each.why) for each in lane.facts(facts.OrderAnswered)}
     assert answers["o1"] == (False, "no_policy")
-    assert lane.kept() == [3, 4]
+    assert lane.kept() == [4, 5]
 
 
 @pytest.mark.parametrize("officer", ["hq", "policy"])
@@ -456,13 +456,13 @@ def test_a_lane_that_hq_closed_is_not_opened_by_a_policy(officer: str, folder: P
 
     async def script(lane: Governed) -> None:
         lane.app.emit(ev.CloseLane("o1", officer))
-        lane.put(signed(4))
-        await lane.taken(4)
+        lane.put(signed(5))
+        await lane.taken(5)
         await lane.looked()
-        await restarted(lane, (lane.folder / FOLDER / "4.toml").unlink)
+        await restarted(lane, (lane.folder / FOLDER / "5.toml").unlink)
         assert lane.app.policy.lacks
         await lane.until(lambda: lane.app.lane.closed_by == "before_restart")
-        await lane.seen(version="tw-edition-4", lacks=False)
+        await lane.seen(version="tw-edition-5", lacks=False)
         await lane.until(lambda: lane.app.lane.state is State.CLOSED)
         await lane.looked()
         assert lane.app.lane.closed_by == "before_restart" and lane.app.lane.state is State.CLOSED
@@ -484,9 +484,9 @@ def test_its_event_may_be_lost(folder: Path) -> None:
                 emit(event)
 
         lane.app.queue.emit = losing  # type: ignore[method-assign]
-        lane.put(signed(4))
-        await lane.seen(version="tw-edition-4")
-        assert lost == [ev.PolicyReady("tw-edition-4", 4)]
+        lane.put(signed(5))
+        await lane.seen(version="tw-edition-5")
+        assert lost == [ev.PolicyReady("tw-edition-5", 5)]
 
     govern(folder, script, passengers=0)
 
@@ -497,8 +497,8 @@ def test_what_its_age_is_called_follows_the_policy(folder: Path) -> None:
     async def script(lane: Governed) -> None:
         await lane.until(lambda: bool(lane.app.cache.states()))
         assert set(lane.app.cache.states().values()) == {"fresh"}
-        lane.put(policysign.signed(OFFICE, re.sub(rb"late_s = [0-9]+", b"late_s = 1", text(4))))
-        await lane.taken(4)
+        lane.put(policysign.signed(OFFICE, re.sub(rb"late_s = [0-9]+", b"late_s = 1", text(5))))
+        await lane.taken(5)
         assert set(lane.app.cache.states().values()) == {"late"}
 
     govern(folder, script, passengers=0)
@@ -540,17 +540,17 @@ def test_a_real_lane_that_is_killed_keeps_it(rig: Rig) -> None:
     rig.publish()
     rig.start()
     rig.serves(known)
-    write_whole(rig.store / "signed" / "policy" / "tw.toml", signed(4))
-    policy_is(rig, version="tw-edition-4", edition=4, refused="")
+    write_whole(rig.store / "signed" / "policy" / "tw.toml", signed(5))
+    policy_is(rig, version="tw-edition-5", edition=5, refused="")
 
     def changed() -> list[str]:
         return [fact.version for fact in rig.facts() if isinstance(fact, facts.PolicyChanged)]
 
-    eventually(lambda: changed() == ["tw-edition-4"], 5.0, changed)
+    eventually(lambda: changed() == ["tw-edition-5"], 5.0, changed)
     rig.end(signal.SIGKILL)
     (rig.store / "signed" / "policy" / "tw.toml").unlink()
     rig.start()
-    policy_is(rig, version="tw-edition-4", edition=4, next=None, lacks=False)
+    policy_is(rig, version="tw-edition-5", edition=5, next=None, lacks=False)
     rig.serves(known)
     write_whole(rig.store / "signed" / "policy" / "tw.toml", signed(2))
     rig.alarmed("policy_refused", "rollback", 20.0)
@@ -558,9 +558,9 @@ def test_a_real_lane_that_is_killed_keeps_it(rig: Rig) -> None:
     rig.reads(stranger)
     assert rig.end() == 0
     judged = [fact for fact in rig.facts() if isinstance(fact, facts.VerdictReached)]
-    assert judged[-1].rules == "tw-edition-4" and judged[-1].reason == "holder_is_enrolled"
-    assert changed() == ["tw-edition-4"]
-    copy = rig.store / FOLDER / "4.toml"
+    assert judged[-1].rules == "tw-edition-5" and judged[-1].reason == "holder_is_enrolled"
+    assert changed() == ["tw-edition-5"]
+    copy = rig.store / FOLDER / "5.toml"
     assert copy.stat().st_mode & 0o777 == 0o600 and copy.parent.stat().st_mode & 0o777 == 0o700
     again = replay(rig.store / "lane.db", load(rig.toml))
     assert again.difference is None and again.boots == 2
@@ -581,7 +581,7 @@ def test_from_the_policy_office_to_the_lane(rig: Rig, tmp_path: Path) -> None:
     hq("policy", "key", office)
     both = ("--sign", keys / "targets.key", "--sign", keys / "online.key")
     public = ("--public", office / "policy.pub")
-    (tmp_path / "tw.toml").write_bytes(text(4))
+    (tmp_path / "tw.toml").write_bytes(text(5))
 
     rig.options["keys"]["policy_public"] = str(office / "policy.pub")
     rig.start("idle", "closed")
@@ -593,22 +593,22 @@ def test_from_the_policy_office_to_the_lane(rig: Rig, tmp_path: Path) -> None:
                 "policy", "publish", tmp_path / "tw.toml", repo, *public, *both, code=1
             )
             told = hq("policy", "sign", tmp_path / "tw.toml", "--key", office / "policy.key", "--json")
-            assert json.loads(told)["edition"] == 4
+            assert json.loads(told)["edition"] == 5
             assert "never overwritten" in hq(
                 "policy", "sign", tmp_path / "tw.toml", "--key", office / "policy.key", code=1
             )
-            assert "edition 4" in hq("policy", "publish", tmp_path / "tw-4.toml", repo, *public, *both)
-            assert "count edition up" in hq("policy", "publish", tmp_path / "tw-4.toml", repo, *public, *both, code=1)
+            assert "edition 5" in hq("policy", "publish", tmp_path / "tw-5.toml", repo, *public, *both)
+            assert "count edition up" in hq("policy", "publish", tmp_path / "tw-5.toml", repo, *public, *both, code=1)
             sync.sync.once()
-            policy_is(rig, version="tw-edition-4", edition=4)
+            policy_is(rig, version="tw-edition-5", edition=5)
 
             # Who has HQ's other keys publishes a policy of his own: sync brings it, and the lane does not take it.
-            (tmp_path / "his.toml").write_bytes(signed(5, key=THIEF))
+            (tmp_path / "his.toml").write_bytes(signed(6, key=THIEF))
             hq("repo", "add", repo, tmp_path / "his.toml", "--as", "policy/tw.toml", *both)
             sync.sync.once()
-            assert (rig.store / "signed" / "policy" / "tw.toml").read_bytes() == signed(5, key=THIEF)
+            assert (rig.store / "signed" / "policy" / "tw.toml").read_bytes() == signed(6, key=THIEF)
             rig.alarmed("policy_refused", "bad_signature", 20.0)
-            policy_is(rig, version="tw-edition-4", edition=4, refused="bad_signature")
+            policy_is(rig, version="tw-edition-5", edition=5, refused="bad_signature")
         finally:
             sync.sync.close()
     assert rig.end() == 0
@@ -617,7 +617,7 @@ def test_from_the_policy_office_to_the_lane(rig: Rig, tmp_path: Path) -> None:
 def test_what_a_lane_would_refuse_is_not_signed(tmp_path: Path) -> None:
     hq("policy", "key", tmp_path)
     bad = tmp_path / "bad.toml"
-    for data, said in ((GAP, "matrix"), (text(4, "", ('expect = "', 'expect = "x')), "expects"), (b"\xff", "UTF-8")):
+    for data, said in ((GAP, "matrix"), (text(5, "", ('expect = "', 'expect = "x')), "expects"), (b"\xff", "UTF-8")):
         bad.write_bytes(data)
         assert said in hq("policy", "sign", bad, "--key", tmp_path / "policy.key", code=1)
     assert not list(tmp_path.glob("bad-*.toml"))

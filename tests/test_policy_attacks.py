@@ -47,9 +47,9 @@ def between(start: str, end: str) -> str:
 
 SLIPS: dict[str, tuple[str, str, str]] = {
     # what is meant -> what stands in the law, what stands there now, what is said
-    "a version that looks like another": ('"tw-2026.3"', '"tw-2026.3 "', "version"),
-    "a version of two lines": ('"tw-2026.3"', '"tw-2026.3\\nedition=9"', "version"),
-    "an edition after which none comes": ("edition = 3\n", f"edition = {'9' * 10}\n", "edition"),
+    "a version that looks like another": ('"tw-2026.4"', '"tw-2026.4 "', "version"),
+    "a version of two lines": ('"tw-2026.4"', '"tw-2026.4\\nedition=9"', "version"),
+    "an edition after which none comes": ("edition = 4\n", f"edition = {'9' * 10}\n", "edition"),
     "a category that no record takes": ("mainland_spouse", LONG, "[categories]: has 'nnn"),
     "a place that no record takes": ("songshan", LONG, "[places]: has 'nnn"),
     "a kind of document that no record takes": ("kinmen_permit", LONG, "[documents]: has 'nnn"),

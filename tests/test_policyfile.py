@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gated.config import ConfigError
 from gated.lane.freshness import Ages, Freshness
 from gated.lane.policy import REASONS
-from gated.lane.rules import ControlRule, History, Size, Urgency, Where
+from gated.lane.rules import ControlRule, History, Picture, Size, Urgency, Where
 from gated.policyfile import POLICY_BYTES_MAX, Policy, load_policy, load_rules, parse_policy
 
 SHIPPED = sorted((Path(__file__).resolve().parents[1] / "config" / "policy").glob("*.toml"))
@@ -47,6 +47,10 @@ def test_a_policy_is_what_its_file_says() -> None:
     assert (office.usable_after_workdays, office.bound_within_days) == (1, 30)
     assert date(2026, 2, 17) in rules.calendar.days_off
     assert rules.freshness["control"] == Ages(300, 86_400, 1_209_600)
+    assert rules.attachments == {
+        "case_picture": Picture(frozenset({"refer"}), 7),
+        "entry_face": Picture(frozenset({"grant"}), 14, frozenset({"entry"}), frozenset({"hong_kong_macau_visitor"})),
+    }
     assert rules.reasons.keys() == REASONS
     assert rules.reasons["chip_is_genuine"] is Urgency.URGENT
 
@@ -55,13 +59,13 @@ def test_a_policy_is_what_its_file_says() -> None:
 
 MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     # name: (what stands there, what is put there, the place that the error names, what it says)
-    "no version": ('version = "tw-2026.3"\n', "", "[version]", "is missing"),
-    "empty version": ('version = "tw-2026.3"', 'version = ""', "[version]", "1 to 64"),
-    "long version": ('version = "tw-2026.3"', f'version = "{"x" * 65}"', "[version]", "1 to 64"),
-    "no edition": ("edition = 3\n", "", "[edition]", "is missing"),
-    "edition nought": ("edition = 3", "edition = 0", "[edition]", "1 or more"),
-    "edition as text": ("edition = 3", 'edition = "3"', "[edition]", "a whole number"),
-    "edition as truth": ("edition = 3", "edition = true", "[edition]", "a whole number"),
+    "no version": ('version = "tw-2026.4"\n', "", "[version]", "is missing"),
+    "empty version": ('version = "tw-2026.4"', 'version = ""', "[version]", "1 to 64"),
+    "long version": ('version = "tw-2026.4"', f'version = "{"x" * 65}"', "[version]", "1 to 64"),
+    "no edition": ("edition = 4\n", "", "[edition]", "is missing"),
+    "edition nought": ("edition = 4", "edition = 0", "[edition]", "1 or more"),
+    "edition as text": ("edition = 4", 'edition = "3"', "[edition]", "a whole number"),
+    "edition as truth": ("edition = 4", "edition = true", "[edition]", "a whole number"),
     "unknown zone": ("Asia/Taipei", "Asia/Taipeh", "[timezone]", "does not know"),
     "zone that climbs": ("Asia/Taipei", "../../etc/passwd", "[timezone]", "does not know"),
     "zone that is a folder": ("Asia/Taipei", "Asia", "[timezone]", "does not know"),
@@ -248,6 +252,27 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "did you mean",
     ),
     "a reason without urgency": ('tailgate = "attention"', "tailgate = 1", "[reasons] tailgate", "one of"),
+    "a picture of no name": (
+        "[attachments.case_picture]",
+        "[attachments.case_pictures]",
+        "[attachments]",
+        "case_pictures is no picture",
+    ),
+    "a picture for ever": ("keep_days = 7", "keep_days = 4000", "[attachments] case_picture", "1 to 366"),
+    "a picture for no days": ("keep_days = 7\n", "", "[attachments] case_picture.keep_days", "is missing"),
+    "a picture of a release": (
+        'on = ["refer"]',
+        'on = ["release"]',
+        "[attachments] case_picture",
+        "knows grant, refer",
+    ),
+    "a picture of no way": (
+        'on = ["grant"]\ndirections = ["entry"]',
+        'on = ["grant"]\ndirections = ["in"]',
+        "entry_face",
+        "knows entry",
+    ),
+    "a picture of nobody": ('["hong_kong_macau_visitor"]', '["tourist"]', "[attachments]", "tourist is no category"),
     "an example that fails": (
         'expect = "document_fits_place"',
         'expect = "pass"',
@@ -274,7 +299,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "out is no direction",
     ),
     "an example without a day": ("on = 2026-11-20\n", "", "[examples] on", "is missing"),
-    "an option twice": ("edition = 3", "edition = 3\nedition = 4", "", "is not valid TOML"),
+    "an option twice": ("edition = 4", "edition = 4\nedition = 5", "", "is not valid TOML"),
     "a bracket that is open": ("[calendar]", "[calendar", "", "is not valid TOML"),
     "text that does not end": ('version = "tw', 'version = "tw\n', "", "is not valid TOML"),
 }

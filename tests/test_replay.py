@@ -123,7 +123,7 @@ def test_a_changed_policy_is_found(copy: Path) -> None:
 
 def test_what_was_installed_meanwhile_changes_nothing(copy: Path) -> None:
     policy = copy / "policy.toml"
-    policy.write_text(otherwise(policy.read_text()).replace("edition = 3", "edition = 4"))
+    policy.write_text(otherwise(policy.read_text()).replace("edition = 4", "edition = 5"))
     assert replay(copy / "lane.db", load(copy / "lane.toml")).difference is None
 
 
@@ -133,7 +133,7 @@ def test_a_policy_that_is_nowhere_says_so(copy: Path) -> None:
     assert replay(copy / "lane.db", load(copy / "lane.toml")).difference is None, "the installed one is the same"
     policy = copy / "policy.toml"
     policy.write_text(policy.read_text().replace('version = "', 'version = "x'))
-    with pytest.raises(StoreError, match=r"no_policy: the journal names policy tw-2026.3, edition 3: .* is not there"):
+    with pytest.raises(StoreError, match=r"no_policy: the journal names policy tw-2026.4, edition 4: .* is not there"):
         replay(copy / "lane.db", load(copy / "lane.toml"))
 
 

@@ -27,6 +27,7 @@ from gated.daemon.loop import Queue, drive
 from gated.daemon.matcher import Matcher
 from gated.daemon.metrics import Measures
 from gated.daemon.outlets import Outlets
+from gated.daemon.pictures import Pictures
 from gated.daemon.plan import SHELL, cache_key_of, face_of, finger_of, key_of, machine_of, owners_of, policy_of
 from gated.daemon.policywatch import NOTE, PolicyWatch
 from gated.daemon.recorder import Recorder
@@ -36,18 +37,14 @@ from gated.daemon.requests import Authority, Requests
 from gated.daemon.status import Status
 from gated.daemon.versions import versions
 from gated.daemon.workers import Attended, Workers
-from gated.daemon.writer import Job, Kept, Writer
+from gated.daemon.writer import Job, acknowledged, writer_of
 from gated.lane import events as ev
-from gated.lane.commands import Answer, Command
+from gated.lane.commands import Alarm, AlarmCode, Answer, Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now
 from gated.metrics import textfile
 from gated.notify import notify, watchdog_s
-from gated.store.acks import AckedHeadsReader
-from gated.store.crossings import Crossings
 from gated.store.db import LaneDb
-from gated.store.journal import Journal
-from gated.store.outbox import Outbox
 from gated.wire.facts import DeviceChanged, LaneBooted, OrderAnswered, Part
 from gated.wire.rows import PARTITIONS
 
@@ -93,7 +90,8 @@ class App:
         config.finish()
         cache_key, orders_public = cache_key_of(config), key_of(config, "orders_public")
         policy_public = key_of(config, "policy_public") if config.keys.policy_public else None
-        self._open_store(config, key_of(config, "journal"), hq_public, open_db)
+        db, keys = open_db(config.store.dir / "lane.db"), (key_of(config, "journal"), hq_public)
+        self.writer = writer_of(config, db, boot, keys, workers, self.emit)
         self.policy = PolicyWatch(
             self.lane,
             policy_of(config),
@@ -165,6 +163,7 @@ class App:
             look_up=self.look_up,
             matcher=self.matcher,
             fingers=self.fingers,
+            pictures=Pictures(self.matcher.best, workers, self.writer.add),
             writer=self.writer,
             facts=self.facts,
             heard=self._heard,
@@ -175,31 +174,14 @@ class App:
         """Set while nobody is served and nobody can begin."""
         self._remembered = Remembered(self.lane, self.writer.add, self._stopping.is_set)
 
-    # -- wiring ------------------------------------------------------------------------------------------------
-
-    def _open_store(self, config: Config, journal_key: bytes, hq_public: bytes, open_db: Build) -> None:
-        store = config.store
-        db = open_db(store.dir / "lane.db")
-        self.set_aside = db.set_aside
-        outbox = Outbox(db, config.identity.id, self.boot, hq_public, bytes_max=store.outbox_bytes_max)
-        acked = AckedHeadsReader(store.dir / "uplink.db")
-        self.writer = Writer(
-            db,
-            outbox,
-            Journal(db, journal_key, self.boot),
-            Crossings(db, journal_key),
-            self.workers,
-            self.emit,
-            Kept(store.journal_days, store.journal_rows_max),
-            acked.heads,
-        )
-
     # -- what happens ------------------------------------------------------------------------------------------
 
     def emit(self, event: Event, /) -> None:
         """Into the lane's queue; what every event means for the shell is done on the way."""
         if isinstance(event, (ev.DeviceReady, ev.DeviceLost)):
             self._device_changed(event)
+        if isinstance(event, (ev.UplinkReady, ev.UplinkLost)):
+            self.writer.hq_reachable(isinstance(event, ev.UplinkReady))
         if isinstance(event, ev.OpenLane) and self.policy.lacks:
             self.outlets.dispatch(Answer(event.order, False, "no_policy"), self.clock.now())
             return
@@ -264,6 +246,7 @@ class App:
         """Run until `stop`; whoever is inside is finished first. Any part that fails ends the process."""
         try:
             await self._run()
+            await self.outlets.pictures.finish()
             await self.writer.flush()
         except Exception as failed:
             log.critical("a part of the lane failed", what=told(failed))
@@ -332,8 +315,9 @@ class App:
         self.writer.add(
             Job(now.utc, LaneBooted(self.boot, self.lane.topology.value, db.next_ticket, unsettled, db.new, parts))
         )
-        if self.set_aside is not None:
-            log.error("database was damaged and is set aside", file=self.set_aside.name)
+        if db.set_aside is not None:
+            log.error("database was damaged, or went back to an older copy, and is set aside", file=db.set_aside.name)
+            self.outlets.dispatch(Alarm(AlarmCode.DATABASE_REPLACED, db.set_aside.name), now)
         self.policy.offer()
         self.emit(
             ev.Started(
@@ -386,7 +370,7 @@ def build(
     """Wire a lane. Raises `ConfigError`, `StoreError`. Call it inside the running loop."""
 
     def opened(path: Path) -> LaneDb:
-        return LaneDb.opened(path, clock.now().utc, mode=0o640)
+        return LaneDb.opened(path, clock.now().utc, acknowledged(path.with_name("uplink.db")), mode=0o640)
 
     return App(
         config,

@@ -39,6 +39,8 @@ class _Looked:
     usable_since: float | None = None
     compared_mono: float = -1.0
     best: FaceCompared | None = None
+    shown: Candidate | None = None
+    """The frame of `best`."""
 
 
 @dataclass(slots=True)
@@ -86,6 +88,14 @@ class Matcher:
         self._ask(asked)
         self._answer_soon()
         self._wake.set()
+
+    def best(self, ticket: int, since_mono: float) -> Candidate | None:
+        """Of the frames of this ticket since that moment the one that its face was recognised in, or was least unlike;
+        where none was compared the best. None where there is none. Whoever has it drops it as soon as they can."""
+        if ticket != self._ticket:
+            return None
+        shown = self._looked.shown if self._looked is not None else None
+        return shown if shown is not None and shown.mono >= since_mono else self._best.best(since_mono)
 
     def forget(self, ticket: int) -> None:
         """Wipe every frame and the template."""
@@ -167,7 +177,7 @@ class Matcher:
         looked.compared_mono, looked.usable_since = found.mono, None
         answer = self._answer(asked.command, found, score)
         if looked.best is None or answer.score > looked.best.score:
-            looked.best = answer
+            looked.best, looked.shown = answer, found
         self._answer_soon()
 
     def _answer_soon(self) -> None:

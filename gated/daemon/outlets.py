@@ -8,6 +8,7 @@ from drivers.base import Actuator, Emit
 from gated.daemon.fingers import Fingers
 from gated.daemon.lookup import LookUp
 from gated.daemon.matcher import Matcher
+from gated.daemon.pictures import Pictures
 from gated.daemon.records import Facts
 from gated.daemon.writer import Job, Writer
 from gated.icao.check import Check
@@ -35,6 +36,7 @@ class Outlets:
         look_up: LookUp,
         matcher: Matcher,
         fingers: Fingers,
+        pictures: Pictures,
         writer: Writer,
         facts: Facts,
         heard: Callable[[Command, Now], None],
@@ -42,6 +44,7 @@ class Outlets:
         self._emit = emit
         self._door, self._indicator = door, indicator
         self._look_up, self._matcher, self._fingers = look_up, matcher, fingers
+        self.pictures = pictures
         self._writer, self._facts = writer, facts
         self._heard = heard
         self._ticket: int | None = None
@@ -82,10 +85,13 @@ class Outlets:
                 self._record(command, now)
             case cmd.Settle():
                 self._settle(command, now)
+            case cmd.KeepPicture():
+                self.pictures.keep(command, now)
             case cmd.Forget(ticket):
                 self._look_up.forget(ticket)
                 self._matcher.forget(ticket)
                 self._fingers.forget(ticket)
+                self.pictures.forget(ticket)
                 self._whose.pop(ticket, None)
                 self._ticket = None
             case cmd.Alarm() | cmd.CallOfficer() | cmd.Answer():

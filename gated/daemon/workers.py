@@ -10,7 +10,7 @@ from gated.biometrics.finger import FingerEngine
 
 T = TypeVar("T")
 
-KINDS = ("store", "cache", "face", "finger")
+KINDS = ("store", "cache", "face", "finger", "picture")
 
 
 class Workers(Protocol):

@@ -88,6 +88,8 @@ class AlarmCode(Enum):
     """The shell's: something that was fetched for the cache is not what HQ signed, or cannot be used."""
     POLICY_REFUSED = "policy_refused"
     """The shell's: a policy came that is not HQ's, not whole, older than the one in force, or fails its examples."""
+    DATABASE_REPLACED = "database_replaced"
+    """The shell's: the lane's database was damaged, or an older copy of itself; it is set aside, and a new one begun."""
 
 
 class Outcome(Enum):
@@ -204,6 +206,19 @@ class Settle(Command):
     persons: int
     came_from: Door = Door.A
     direction: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPicture(Command):
+    """Give HQ the frame that the durable verdict stands on, sealed, to be kept for so long; nothing where there is
+    none. Of frames that were taken already: nobody is looked at longer for it (L8)."""
+
+    ticket: int
+    what: str
+    """case_picture or entry_face (`gated.lane.rules.PICTURES`)."""
+    keep_days: int
+    since_mono: float
+    """The entry was shut behind one person: an entry face is of a frame after that."""
 
 
 @dataclass(frozen=True, slots=True)

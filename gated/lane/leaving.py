@@ -5,6 +5,7 @@ from gated.lane import events as ev
 from gated.lane.commands import AlarmCode, PromptCode
 from gated.lane.core import Core, State
 from gated.lane.events import Device, Event, Now
+from gated.lane.evidence import Decision
 from gated.lane.moves import against_the_way, clear, cleared, finish, from_far, record_release, refer, send_back, stuck
 from gated.lane.passage import Kind
 
@@ -22,11 +23,30 @@ def recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
     else:
         lane.answer(guest.order, True)
         guest.order, guest.released, guest.granted = None, True, True
+        keep_pictures(lane)
         guest.blind = lane.gate.leaves[guest.far].blocked
         if guest.blind and lane.enclosed:
             lane.alarm(AlarmCode.OBSTACLE, guest.far.value)  # nobody will be seen to pass there
         lane.goto(State.RELEASING, now)
         lane.request(guest.far)
+
+
+def keep_pictures(lane: Core) -> None:
+    """What the policy says of the verdict that is durable now."""
+    guest = lane.guest
+    evidence, traveller = guest.evidence, guest.evidence.traveller
+    assert guest.verdict is not None, "something was recorded"
+    category = traveller.category if traveller is not None else None
+    kept = lane.rules.pictures(guest.verdict.decision.value, evidence.direction, category)
+    for what, days in kept.items():
+        lane.say(cmd.KeepPicture(guest.ticket, what, days, evidence.since_mono))
+
+
+def referral_recorded(lane: Core, _: ev.Recorded, now: Now) -> None:
+    """Whatever the passenger is told meanwhile (L8). A grant that the lane did not wait for opened nothing."""
+    verdict = lane.guest.verdict
+    if verdict is not None and verdict.decision is Decision.REFER:
+        keep_pictures(lane)
 
 
 def not_recorded(lane: Core, event: Event, now: Now) -> None:

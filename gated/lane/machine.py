@@ -35,7 +35,7 @@ DEFAULT: dict[type[Event], Handler] = {
     ev.FaceAdvice: moves.nothing,
     ev.FingerCompared: moves.nothing,
     ev.FingerAdvice: moves.nothing,
-    ev.Recorded: moves.nothing,
+    ev.Recorded: leaving.referral_recorded,
     ev.NotRecorded: moves.nothing,
     ev.DoorOpened: trouble.door_opened,
     ev.DoorClosed: moves.nothing,

@@ -20,6 +20,11 @@ EXIT: Final = "exit"
 DIRECTIONS: Final = (ENTRY, EXIT)
 PARTITIONS: Final = frozenset({"people", "control"})
 EVIDENCE_THAT_MAY_BE_MISSING: Final = frozenset({"chip", "face_pad", "finger_pad", "height"})
+PICTURES: Final = frozenset({"case_picture", "entry_face"})
+"""The frame that a verdict stands on, and the face alone."""
+PICTURED: Final = frozenset({"grant", "refer"})
+"""Decisions of which a picture may be kept: of who is let out without being a passenger there is none."""
+KEEP_DAYS_MAX: Final = 366
 NAME_MAX: Final = 64
 """Characters of a version and of every other name: records carry them, and take no longer ones."""
 EDITION_MAX: Final = 999_999_999
@@ -202,6 +207,28 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that HQ is given of a verdict, and for how long HQ keeps it (P2)."""
+
+    on: frozenset[str]
+    """Decisions: grant, refer."""
+    keep_days: int
+    directions: frozenset[str] = frozenset(DIRECTIONS)
+    categories: frozenset[str] = frozenset()
+    """Of whom; none: of everybody, also of who is of no category."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("on", PICTURED), ("directions", frozenset(DIRECTIONS))):
+            given = getattr(self, name)
+            if not given:
+                raise ValueError(f"{name} is empty: the picture would never be kept")
+            if unknown := sorted(given - known):
+                raise ValueError(f"{name} knows {_names(known)}, not {', '.join(unknown)}")
+        if not 1 <= self.keep_days <= KEEP_DAYS_MAX:
+            raise ValueError(f"keep_days is 1 to {KEEP_DAYS_MAX}, not {self.keep_days}")
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """One version of the policy. Raises `ValueError`, whose first word is the option, where it is not whole."""
 
@@ -232,6 +259,8 @@ class Rules:
     """So many different fingers must match where no face could be enrolled (L3, E4)."""
     freshness: Mapping[str, Ages] = field(default_factory=dict)
     """What the age of each partition of the cache is called; of one that is not named no age is asked."""
+    attachments: Mapping[str, Picture] = field(default_factory=dict)
+    """Of `PICTURES`, those that are kept; of one that is not named none is made."""
     _kinds: dict[tuple[str, str], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `kind_of` found: four rules ask it of each passenger."""
 
@@ -255,6 +284,16 @@ class Rules:
     def size(self, day: date) -> Size:
         """How old and tall somebody must be on a day: before the first of the rules, as by the first."""
         return next((size for size in reversed(self.sizes) if size.since <= day), self.sizes[0])
+
+    def pictures(self, decision: str, direction: str, category: str | None) -> dict[str, int]:
+        """Which pictures of a verdict are kept -> for how many days. `category`: None where it is not known."""
+        return {
+            what: each.keep_days
+            for what, each in self.attachments.items()
+            if decision in each.on
+            and direction in each.directions
+            and (not each.categories or category in each.categories)
+        }
 
 
 def _names(names: frozenset[str]) -> str:
@@ -316,6 +355,9 @@ def _unknown(rules: Rules) -> Iterator[str]:
 
     categories, kinds = frozenset(rules.categories), frozenset(rules.documents)
     yield from strange("freshness", frozenset(rules.freshness), PARTITIONS, "partition")
+    yield from strange("attachments", frozenset(rules.attachments), PICTURES, "picture")
+    for name, picture in rules.attachments.items():
+        yield from strange(f"attachments.{name}", picture.categories, categories, "category")
     yield from strange("matrix", frozenset(rules.matrix), categories, "category")
     for category, row in rules.matrix.items():
         yield from strange(f"matrix.{category}", frozenset(row), kinds, "kind of document")

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from gated.lane.calendar import Calendar
-from gated.lane.rules import DIRECTIONS, EVIDENCE_THAT_MAY_BE_MISSING, Rules, Where
+from gated.lane.rules import DIRECTIONS, EVIDENCE_THAT_MAY_BE_MISSING, PICTURED, Rules, Where
 
 ONE_DAY: Final = timedelta(days=1)
 SOME_DAY: Final = date(2026, 11, 20)
@@ -165,6 +165,7 @@ def _known(rules: Rules, name: str, path: str) -> frozenset[Any]:
         "directions": frozenset(DIRECTIONS),
         "places": rules.places,
         "categories": frozenset(rules.categories),
+        "on": PICTURED,
     }
     return known[name]
 

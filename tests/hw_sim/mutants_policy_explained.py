@@ -22,8 +22,8 @@ EXPLAINED: Final[dict[str, str]] = {
     "policy.BEFORE_ENTRY: not_abroad_too_long before document_is_of_the_entry": _ENTRY_OR_EXIT,
     "policy.BEFORE_EXIT: finger_is_live before finger_matches_where_demanded": "only a finger that matches is asked "
     "whether it is live: nobody breaks both",
-    "edition: 4": _EDITION,
-    "edition: 2": _EDITION,
+    "edition: 5": _EDITION,
+    "edition: 3": _EDITION,
     "sizes.0.since: 2012-01-02": _FIRST_SIZE,
     "sizes.0.since: 2011-12-31": _FIRST_SIZE,
     "categories.national_abroad.stay: 'residence'": _RESIDENCE,

@@ -53,7 +53,7 @@ NOON = datetime(2026, 3, 2, 4, 0, tzinfo=UTC)
 """When every simulated day begins, for the lane's wall clock."""
 LANE = "sim/sim"
 """Site and lane, as in `simtoml.CONFIG`."""
-COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03, "finger": 0.1}
+COST_S = {"store": 0.004, "cache": 0.0005, "face": 0.03, "finger": 0.1, "picture": 0.02}
 """What inference and disk take of virtual time."""
 POLICY = Path(__file__).resolve().parents[2] / "config" / "policy" / "tw.toml"
 
