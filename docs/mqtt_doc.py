@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from gated.hq.orders import VALIDITY_S  # noqa: E402
 from gated.sections import Uplink  # noqa: E402
+from gated.uplink.line import PING_AGAIN_S, TELEMETRY_EXPIRY_S  # noqa: E402
 from gated.wire import bundle, canonical, codec, facts, forms, link, orders, record, schema, seal  # noqa: E402
 from gated.wire.facts import Part  # noqa: E402
 
@@ -111,7 +113,7 @@ def lane_topic(leaf: str) -> str:
 LEAVES = {
     "birth": Leaf(lane_topic("birth"), "lane", "Birth", retain=True),
     "death": Leaf(lane_topic("death"), "lane; broker, as its will", "Death", retain=True),
-    "telemetry": Leaf(lane_topic("telemetry"), "lane", "Telemetry", expiry_s=60),
+    "telemetry": Leaf(lane_topic("telemetry"), "lane", "Telemetry", expiry_s=TELEMETRY_EXPIRY_S),
     "event": Leaf(
         lane_topic("event"), "lane", "Record",
         properties=(link.ID_PROPERTY, link.SEQ_PROPERTY), content_type="application/json",
@@ -121,7 +123,7 @@ LEAVES = {
     "reported": Leaf(lane_topic("reported"), "lane", "Reported", retain=True),
     "cmd": Leaf(
         lane_topic("cmd"), "HQ", "Order",
-        expiry_s=30, correlation=True, payload="signed", skip=orders.SIGNATURE_BYTES,
+        expiry_s=VALIDITY_S, correlation=True, payload="signed", skip=orders.SIGNATURE_BYTES,
     ),
     "answer": Leaf(lane_topic("answer"), "lane", "OrderAnswer", correlation=True),
     "announce": Leaf(link.announce_topic(), "HQ", "Announcement", retain=True),
@@ -228,6 +230,7 @@ def numbers() -> Iterator[str]:
         ("retry_s_max", "longest pause"),
     ):
         yield _row(f"`{option}`", options[option], about)
+    yield _row("", PING_AGAIN_S, "an unanswered ping is followed by the next, where `heartbeat_s` is not less")
 
 
 def vars_of(cls: type[Any]) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "config" / "mosquitto" / "demo.conf"
+TAP = r"%t\t%q\t%r\t%E\t%C\t%D\t%P\t%x"
+"""What is written of each message: topic, QoS, retained, expiry in seconds, content type, correlation data, user
+properties, payload in hexadecimal (as JSON, mosquitto_sub rewrites 1.0 as 1 and cuts what is not text)."""
 
 
 class CrewError(Exception):
@@ -106,6 +109,14 @@ class Crew:
         conf.write_text(text, encoding="utf-8")
         self.start("broker", [program, "-c", str(conf)])
         self.wait("broker", lambda: listens(port), 5.0)
+
+    def tap(self, port: int) -> None:
+        """mosquitto_sub, a client that is not ours, writes every message into tap.log. Raises `CrewError`."""
+        program = shutil.which("mosquitto_sub")
+        if program is None:
+            raise CrewError("mosquitto_sub is not installed: apt install mosquitto-clients (or `make broker`)")
+        options = ["-V", "mqttv5", "-p", str(port), "-q", "1", "-t", "#", "--retain-as-published", "-F", TAP]
+        self.start("tap", [program, *options])
 
     def wait(self, name: str, ready: Callable[[], bool], within_s: float) -> None:
         """Until `ready()`. Raises `CrewError` where the process ends before, or it takes too long."""

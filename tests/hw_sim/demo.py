@@ -83,7 +83,14 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="then: HQ enrols, bans, lifts a ban, renews passports; seconds until the lane knows (3 minutes)",
     )
+    parser.add_argument(
+        "--tap",
+        action="store_true",
+        help="mosquitto_sub writes down every message at the broker: logs/tap.log below --out, which it needs",
+    )
     chosen = parser.parse_args(given)
+    if chosen.tap and not chosen.out:
+        parser.error("--tap writes below --out: name a folder")
     if chosen.mix and (chosen.story or chosen.passengers or chosen.finger_reader == "none"):
         parser.error("--mix has a fingerprint reader and its own passengers: it goes without --story and --passengers")
     if chosen.mix:
@@ -187,6 +194,9 @@ def _run(
             plan = prepare(work, plan, everybody, office, screen.say, story=chosen.story)
         except ModelError as bad:
             raise CrewError(f"{bad}: make models") from None
+        crew.broker(work / "broker", plan.broker_port)
+        if chosen.tap:
+            crew.tap(plan.broker_port)
         return _processes(crew, plan, work, screen, office, everybody, meanwhile)
 
 
@@ -199,7 +209,6 @@ def _processes(
     everybody: Sequence[Person],
     meanwhile: Meanwhile | None,
 ) -> dict[str, Any]:
-    crew.broker(work / "broker", plan.broker_port)
     at = ("--host", "127.0.0.1", "--port", str(plan.broker_port), "--plain")
     database, key, config = str(work / "hq.db"), str(work / "keys" / "hq.key"), str(work / "lane.toml")
     receipts = str(work / "keys" / "receipts.key")
