@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from gated.wire.facts import FactNote, describe  # noqa: E402
+from gated.wire.schema import FactNote, describe  # noqa: E402
 
 BEGIN = "<!-- facts: written by docs/facts_table.py -->\n"
 END = "<!-- end of facts -->\n"

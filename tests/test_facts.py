@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gated.wire import codec, facts
+from gated.wire import codec, facts, schema
 from gated.wire.codec import WireError
 from gated.wire.record import RECORD_MAX, ChainBroken, Head, Record, follow, stream_id
 from gated.wire.seal import SealError, public_of
@@ -244,14 +244,14 @@ def test_a_fact_checks_itself() -> None:
 
 
 def test_the_listing_names_every_fact_and_field() -> None:
-    listed = {note.kind: note for note in facts.describe()}
+    listed = {note.kind: note for note in schema.describe()}
     assert set(listed) == {*facts.FACTS, "Holder", "Part"}
     for kind, cls in facts.FACTS.items():
         assert [n.name for n in listed[kind].fields] == [f.name for f in fields(cls)]
         assert listed[kind].about
         assert kind in ("RecordsDropped", "StreamContinued") or listed[kind].stream in facts.STREAMS
     sealed = {(note.kind, n.name) for note in listed.values() for n in note.fields if n.personal}
-    assert {k for k, _ in sealed} == {"VerdictReached", "TicketSettled", "OfficerCalled", "Holder"}
+    assert {k for k, _ in sealed} == {"VerdictReached", "TicketSettled", "OfficerCalled", "AttachmentPart", "Holder"}
     assert all(n.personal for n in listed["Holder"].fields)
 
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, ClassVar, Final
 
-from gated.wire import codec
-from gated.wire.codec import FieldNote, added, kinds, limited, personal
+from gated.wire.codec import added, kinds, limited, personal
 
 SCHEMA: Final = 1
 """The edition of this dictionary."""
@@ -376,22 +375,3 @@ FACTS: Final[Mapping[str, type[Any]]] = kinds(
     AttachmentPart,
 )
 """Every fact by its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class FactNote:
-    """One fact as documents show it. `stream` is None for a fact that can stand in each of them."""
-
-    kind: str
-    stream: str | None
-    about: str
-    fields: tuple[FieldNote, ...]
-
-
-def describe() -> tuple[FactNote, ...]:
-    """The dictionary, readable by machine: facts, and the classes that stand in their fields."""
-    classes = (*FACTS.values(), Holder, Part)
-    return tuple(
-        FactNote(cls.__name__, getattr(cls, "stream", None), (cls.__doc__ or "").split("\n")[0], codec.describe(cls))
-        for cls in classes
-    )

@@ -142,6 +142,25 @@ def order() -> Json:
     return _page("Order", about, {**_object(dict(sorted(fields.items()))), "allOf": cases})
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class FactNote:
+    """One fact as documents show it. `stream` is None for a fact that can stand in each of them."""
+
+    kind: str
+    stream: str | None
+    about: str
+    fields: tuple[codec.FieldNote, ...]
+
+
+def describe() -> tuple[FactNote, ...]:
+    """The dictionary, readable by machine: facts, and the classes that stand in their fields."""
+    classes = (*facts.FACTS.values(), facts.Holder, facts.Part)
+    return tuple(
+        FactNote(cls.__name__, getattr(cls, "stream", None), (cls.__doc__ or "").split("\n")[0], codec.describe(cls))
+        for cls in classes
+    )
+
+
 class _Maker:
     """One schema and the classes that stand in its fields. `half`: None, `clear` or `sealed` (see `codec.split`)."""
 
