@@ -1,0 +1,392 @@
+"""Judges what comes and keeps it: the write side of HQ's archive, inside one transaction (`Archive.batch`).
+
+Any number of workers take in one lane's records, so a record may come before those before it: it is *held* until they
+are there. Who takes in records of a stream has its row in `streams` locked (PostgreSQL; SQLite has one writer). What is
+judged stays in memory until `flush`, so that a batch of many records costs few statements.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from hashlib import sha256
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from gated.hq import tables
+from gated.hq.database import Key
+from gated.hq.keeping import Keeping, Stream, Waiting, hash_of
+from gated.hq.sessions import Sessions, Told
+from gated.wire import link
+from gated.wire.codec import WireError
+from gated.wire.facts import FACTS, SCHEMA, RecordsDropped, StreamContinued
+from gated.wire.record import ChainBroken, ChainMissing, Head, Record, follow
+from gated.wire.seal import SealError
+
+log = structlog.get_logger()
+
+GONE: Final = "acknowledged once, missing here, and no longer held by the lane"
+TAKEN_OUT: Final = "taken out of the lane's database"
+LOST: Final = frozenset({GONE, TAKEN_OUT})
+"""Why HQ goes without numbers whose link nobody can prove."""
+DROPPED: Final = "dropped by the lane for want of room"
+
+HELD_MAX: Final = 1000
+"""Held records of a stream: many times what a lane has under way."""
+HELD_DAYS_MAX: Final = 1
+"""Held records are forgotten after this. They were never acknowledged, so the lane still has them."""
+_STREAM_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_EDITS: Final = frozenset({"conflict", "altered", "chain_broken"})
+
+
+class Fate(Enum):
+    """What became of the bytes of one event."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    """Stored or held before: acknowledged again as far as the stream has come."""
+    HELD = "held"
+    """Records before it have not come: kept, and taken in when they are there."""
+    MISSING = "missing"
+    """Records before it have not come, and no room to wait: not stored, asked for again."""
+    REFUSED = "refused"
+    """Not what it says it is: not stored, may be sent again."""
+    SET_ASIDE = "set_aside"
+    """Refused so often with the same bytes that it stands in `refused` and its stream goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The fate of one event, the stream's head after it, and why where it was not stored."""
+
+    fate: Fate
+    stream_id: str
+    seq: int
+    chain: bytes
+    head: Head | None
+    why: str = ""
+
+
+class _Refused(Exception):
+    """Bytes are not what they say. `named`: what they say they are, where that can be read."""
+
+    def __init__(self, why: str, named: tuple[str, int] | None = None) -> None:
+        super().__init__(why)
+        self.why, self.named = why, named
+
+
+class Intake:
+    """One batch. Every method may raise `ArchiveError`; then nothing of the batch is kept."""
+
+    REFUSALS_MAX = 3
+    """The same bytes refused this often, by whichever worker, are set aside: what harmed them is not the way here."""
+
+    def __init__(self, sql: Connection, poison: dict[bytes, str], part: int) -> None:
+        self._sql = sql
+        self._kept = Keeping(sql, poison, part)
+        self._sessions = Sessions(sql, self._kept.head, self._kept.finding)
+
+    @property
+    def found(self) -> Sequence[tuple[str, str, str, str]]:
+        """(site, lane, code, detail) of the findings that are new in this batch."""
+        return self._kept.found
+
+    def lock(self, keys: Iterable[Key], lanes: Iterable[Key] = ()) -> None:
+        """Lock what the batch is about, once and before anything else, so that workers never wait for each other in a
+        circle: streams (lane, stream id) of its events, and lanes (site, lane) of its other messages."""
+        self._kept.lock(key for key in keys if _STREAM_ID.fullmatch(key[1]))
+        self._sessions.lock(lanes)
+        self._kept.look(self._sessions.streams())
+
+    # -- events
+
+    def take(self, site: str, lane: str, payload: bytes, named: tuple[str, int], private: bytes) -> Taken:
+        """Judge and keep the bytes of one event. Whatever they are, others are not harmed by them.
+
+        `named`: the stream id and number that the message's properties give, for bytes that cannot be read."""
+        if not _STREAM_ID.fullmatch(named[0]):
+            named = ("", 0)
+        chain = hash_of(payload)
+        try:
+            return self._judge(site, lane, payload, chain, private)
+        except _Refused as no:
+            return self._refuse(site, lane, payload, chain, no.named or named, no.why)
+        except SQLAlchemyError:
+            raise
+        except Exception as bug:
+            log.exception("a record cannot be judged", lane=lane, stream=named[0], seq=named[1])
+            return self._refuse(site, lane, payload, chain, named, f"failed: {type(bug).__name__}")
+
+    def _judge(self, site: str, lane: str, payload: bytes, chain: bytes, private: bytes) -> Taken:
+        try:
+            record = Record.decode(payload)
+        except WireError as bad:
+            raise _Refused(f"malformed: {bad}") from None
+        identity = (record.stream_id, record.seq)
+        if record.lane != lane:
+            raise _Refused("wrong_lane: made by another lane than the topic's", identity)
+        if chain in self._kept.poison:
+            raise _Refused(f"failed: {self._kept.poison[chain]}", identity)
+        stream = self._kept.stream(lane, record.stream_id)
+        if stream is None or not self._former(record):
+            return Taken(Fate.MISSING, *identity, chain, self.head(lane, record.stream_id), "another worker is at it")
+        if record.seq <= stream.head.seq:
+            return self._again(record, chain, stream.head)
+        try:
+            before, why = self._over_hole(site, stream, record)
+            after = follow(before, record)
+            self._open(record, private)
+        except ChainMissing:
+            return self._hold(stream, site, record, payload, chain, private)
+        except ChainBroken as bad:
+            raise _Refused(f"chain_broken: {bad}", identity) from None
+        except SealError:
+            raise _Refused("altered: its sealed half does not open in this record", identity) from None
+        except WireError as bad:
+            raise _Refused(f"malformed: {bad}", identity) from None
+        if why:
+            self._hole(site, stream.head, stream.head.seq + 1, before.seq, why)
+        self._store(stream, site, record, chain, before, after)
+        self._drain(stream, site)
+        return Taken(Fate.STORED, *identity, chain, stream.head)
+
+    def _open(self, record: Record, private: bytes) -> None:
+        """Raises where this is not a fact that its lane sealed for us. What a newer lane says is kept unread."""
+        if record.kind in FACTS:
+            try:
+                record.fact(private)
+            except WireError:
+                if record.schema <= SCHEMA:
+                    raise
+        elif record.schema <= SCHEMA:
+            raise WireError("unknown kind")
+
+    def _again(self, record: Record, chain: bytes, head: Head) -> Taken:
+        """A number that HQ has already: the same record, or another one under its name."""
+        identity = (record.stream_id, record.seq)
+        stored = self._kept.hash(record.lane, *identity)
+        if stored == chain or (stored is None and self._kept.in_hole(record.lane, *identity)):
+            self.count("duplicates", 1)
+            return Taken(Fate.DUPLICATE, *identity, chain, head)
+        raise _Refused("conflict: HQ has another record of this number, or set it aside", identity)
+
+    def _over_hole(self, site: str, stream: Stream, record: Record) -> tuple[Head, str]:
+        """The head to go on from, and why the numbers up to it are missing. Where the lane says that it no longer
+        holds what HQ misses (HQ went back to an older copy of its database, or somebody took it out of the lane's),
+        the stream goes on behind it."""
+        head = stream.head
+        begin = _begin(record)
+        if begin <= head.seq + 1:
+            return head, ""
+        first, gaps = self._sessions.held_by_lane(site, record.lane, record.stream_id)
+        behind = Head(head.lane, head.stream_id, begin - 1, record.prev)
+        if first == record.seq:
+            return behind, GONE
+        there = head.seq
+        for low, high in sorted(gaps):
+            if low <= there + 1:
+                there = max(there, high)
+        return (behind, TAKEN_OUT) if there >= begin - 1 else (head, "")
+
+    def _hole(self, site: str, head: Head, first: int, last: int, why: str) -> None:
+        self._kept.hole(head, first, last, why)
+        if why != DROPPED:
+            self.finding(site, head.lane, "gap", f"{head.stream_id} {first} to {last}: {why}")
+
+    def _store(self, stream: Stream, site: str, record: Record, chain: bytes, before: Head, after: Head) -> None:
+        if record.seq > before.seq + 1 and record.kind == RecordsDropped.__name__:
+            self._hole(site, before, before.seq + 1, record.seq - 1, DROPPED)
+        self._kept.store(stream, site, record, chain, after)
+        self._past_end(stream, site)
+        if record.kind == StreamContinued.__name__:
+            self._chapter(site, record)
+
+    # -- chapters
+
+    def _former(self, record: Record) -> bool:
+        """Can the chapter before be looked at, if this record begins one? False: another worker is at it."""
+        if record.kind != StreamContinued.__name__ or record.schema > SCHEMA:
+            return True
+        try:
+            before = record.fact(None).before
+        except WireError:
+            return True  # `_open` says so
+        if record.seq != 1 or not _STREAM_ID.fullmatch(before) or before == record.stream_id:
+            raise _Refused("malformed: a chapter begins with what goes before it", (record.stream_id, record.seq))
+        return self._kept.stream(record.lane, before) is not None
+
+    def _chapter(self, site: str, record: Record) -> None:
+        """A chapter began: the one before must end where it says."""
+        told = record.fact(None)
+        former = self._kept.stream(record.lane, told.before)
+        assert former is not None, "locked by _former"
+        end = (told.seq, told.head)
+        if former.end is not None and former.end != end:
+            self.finding(site, record.lane, "chapter_cut", f"{told.before}: two chapters go on from it")
+            return
+        former.end, former.changed, former.site = end, True, former.site or site
+        self._past_end(former, site)
+
+    def _past_end(self, stream: Stream, site: str) -> None:
+        if stream.end is None or stream.head.seq < stream.end[0]:
+            return
+        where = f"{stream.head.stream_id}: the next chapter says that it ends at {stream.end[0]}"
+        if stream.head.seq > stream.end[0]:
+            self.finding(site, stream.head.lane, "chapter_cut", f"{where}, it goes on")
+        elif stream.head.hash != stream.end[1]:
+            self.finding(site, stream.head.lane, "chapter_cut", f"{where} with another record")
+
+    # -- records that wait
+
+    def _hold(self, stream: Stream, site: str, record: Record, payload: bytes, chain: bytes, private: bytes) -> Taken:
+        identity = (record.stream_id, record.seq)
+        try:
+            self._open(record, private)
+        except SealError:
+            raise _Refused("altered: its sealed half does not open in this record", identity) from None
+        except WireError as bad:
+            raise _Refused(f"malformed: {bad}", identity) from None
+        begin, waiting = _begin(record), self._kept.waiting(stream)
+        if any(each.chain == chain for each in waiting.get(begin, ())):
+            self.count("duplicates", 1)
+            return Taken(Fate.DUPLICATE, *identity, chain, stream.head, "it waits for those before it")
+        if stream.held >= HELD_MAX:
+            return Taken(Fate.MISSING, *identity, chain, stream.head, "records before it are missing")
+        waiting.setdefault(begin, []).append(Waiting(record.seq, begin, chain, payload, self._kept.now, record))
+        stream.held, stream.changed, stream.site = stream.held + 1, True, stream.site or site
+        self.count("held", 1)
+        return Taken(Fate.HELD, *identity, chain, stream.head, "records before it are missing")
+
+    def _drain(self, stream: Stream, site: str) -> None:
+        """Take in what waited for the stream to come so far."""
+        waiting = self._kept.waiting(stream) if stream.held else {}
+        while waiting and (begin := min(waiting)) <= stream.head.seq + 1:
+            for each in sorted(waiting.pop(begin), key=lambda each: (each.seq, each.chain)):
+                self._kept.drained(stream, each)
+                self._drained(stream, site, each)
+
+    def _drained(self, stream: Stream, site: str, waited: Waiting) -> None:
+        lane, identity = stream.head.lane, (stream.head.stream_id, waited.seq)
+        try:
+            record = waited.record or Record.decode(waited.payload)
+            if record.seq <= stream.head.seq:
+                self._again(record, waited.chain, stream.head)
+                return
+            after = follow(stream.head, record)
+            self._store(stream, site, record, waited.chain, stream.head, after)
+        except ChainBroken as bad:
+            self._refuse(site, lane, waited.payload, waited.chain, identity, f"chain_broken: {bad}")
+        except _Refused as no:
+            self._refuse(site, lane, waited.payload, waited.chain, identity, no.why)
+        except SQLAlchemyError:
+            raise
+        except Exception as bug:
+            log.exception("a held record cannot be judged", lane=lane, stream=identity[0], seq=identity[1])
+            self._refuse(site, lane, waited.payload, waited.chain, identity, f"failed: {type(bug).__name__}")
+
+    def stalled(self, held_s: float) -> list[tuple[str, str, Head]]:
+        """(site, lane, head) of the streams whose held records wait longer than this: something was lost on the way,
+        or never made. What waits for a day is forgotten."""
+        now = datetime.now(UTC)
+        c, s = tables.held.c, tables.streams.c
+        old = c.received < now - timedelta(days=HELD_DAYS_MAX)
+        for row in self._sql.execute(select(c.lane, c.stream_id).where(old).distinct().limit(100)).all():
+            stream = self._kept.stream(row.lane, row.stream_id)
+            if stream is None:
+                continue
+            for begin, each in [(b, w) for b, all_ in self._kept.waiting(stream).items() for w in all_]:
+                if each.received < now - timedelta(days=HELD_DAYS_MAX):
+                    self._kept.waiting(stream)[begin].remove(each)
+                    self._kept.drained(stream, each)
+        waits = (
+            select(c.lane, c.stream_id, func.max(c.site).label("site"))
+            .group_by(c.lane, c.stream_id)
+            .having(func.min(c.received) < now - timedelta(seconds=held_s))
+            .subquery()
+        )
+        both = (s.lane == waits.c.lane) & (s.stream_id == waits.c.stream_id)
+        found = select(waits.c.site, s.lane, s.stream_id, s.seq, s.hash).join_from(waits, tables.streams, both)
+        return [
+            (row.site, row.lane, Head(row.lane, row.stream_id, row.seq, row.hash)) for row in self._sql.execute(found)
+        ]
+
+    # -- refusals
+
+    def _refuse(
+        self, site: str, lane: str, payload: bytes, chain: bytes, named: tuple[str, int], why: str
+    ) -> Taken:  # fmt: skip
+        """Refuse; for good, and kept, once the same bytes came often enough."""
+        stream_id, seq = named
+        addressed = bool(stream_id) and 0 < seq < 1 << 63
+        if addressed and self._kept.is_aside(lane, stream_id, seq, chain):  # the lane was told, and did not hear it
+            return Taken(Fate.SET_ASIDE, stream_id, seq, chain, self.head(lane, stream_id), why)
+        if why.partition(":")[0] in _EDITS:
+            self.finding(site, lane, "edited", f"{stream_id} {seq}: {why.partition(':')[0]}")
+        mark = sha256(b"\0".join((lane.encode(), stream_id.encode(), str(seq).encode(), chain))).digest()
+        often = addressed and self._kept.refused_before(lane, mark) + 1 >= self.REFUSALS_MAX
+        stream = self._kept.stream(lane, stream_id) if often else None
+        if stream is None:
+            self.count("refusals", 1)
+            return Taken(Fate.REFUSED, stream_id, seq, chain, None, why)
+        self._kept.set_aside(site, (lane, stream_id, seq, chain), why, payload)
+        if seq in (stream.head.seq, stream.head.seq + 1):  # the lane's next record refers to these bytes
+            self._kept.advance(stream, site, Head(lane, stream_id, seq, chain))
+            self._drain(stream, site)
+        return Taken(Fate.SET_ASIDE, stream_id, seq, chain, stream.head, why)
+
+    # -- what else there is
+
+    def head(self, lane: str, stream_id: str) -> Head:
+        """How far HQ has this stream, with what this batch has taken of it."""
+        return self._kept.head(lane, stream_id)
+
+    def born(self, site: str, lane: str, birth: link.Birth, retained: bool) -> None:
+        """See `Sessions.born`."""
+        self._sessions.born(site, lane, birth, retained)
+
+    def died(self, site: str, lane: str, death: link.Death) -> bool:
+        """See `Sessions.died`."""
+        return self._sessions.died(site, lane, death)
+
+    def told(self, site: str, lane: str, telemetry: link.Telemetry) -> Told:
+        """See `Sessions.told`."""
+        return self._sessions.told(site, lane, telemetry)
+
+    def reported(self, site: str, lane: str, reported: link.Reported) -> None:
+        """See `Sessions.reported`."""
+        self._sessions.reported(site, lane, reported)
+
+    def finding(self, site: str, lane: str, code: str, detail: str) -> bool:
+        """Write down what somebody must look at, once for each lane, code and detail. True where it is new."""
+        return self._kept.finding(site, lane, code, detail)
+
+    def count(self, name: str, by: int) -> None:
+        """Add to a counter."""
+        self._kept.count(name, by)
+
+    def purge(self, keys: Sequence[tuple[str, str, int]]) -> int:
+        """Delete the sealed halves of these records (lane, stream id, number), whose time is over; how many. Their
+        hashes stay, so every chain can still be proved."""
+        if not keys:
+            return 0
+        c = tables.records.c
+        where = (
+            (c.lane == bindparam("key_lane")) & (c.stream_id == bindparam("key_id")) & (c.seq == bindparam("key_seq"))
+        )
+        blank = update(tables.records).where(where & c.purged.is_(None)).values(sealed=None, purged=self._kept.now)
+        rows = [{"key_lane": lane, "key_id": stream_id, "key_seq": seq} for lane, stream_id, seq in sorted(keys)]
+        return int(self._sql.execute(blank, rows).rowcount)
+
+    def flush(self) -> None:
+        """Write down what was judged. `Archive.batch` does this last."""
+        self._kept.flush()
+        self._sessions.flush()
+
+
+def _begin(record: Record) -> int:
+    """The first number that a record stands for. Raises `WireError`."""
+    return int(record.fact(None).first) if record.kind == RecordsDropped.__name__ else record.seq
