@@ -10,12 +10,14 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from gated.hq.certificates import Kind, Wanted
 from gated.hq.pki import Pki as Authority
-from gated.mqtt import Broker
+from gated.mqtt import Broker, Connected, Happening, Publication, Received, Refused, Session
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "mosquitto"
 _READ_ACL = "announce' does not contain"
@@ -58,6 +60,12 @@ class RunningBroker:
         self._conf.write_text("\n".join((text, *stays, *extra)), encoding="utf-8")
         self.log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, within_s: float = 5.0) -> "RunningBroker":
         """Start and wait until it listens."""
@@ -162,7 +170,9 @@ class ProductionBroker(RunningBroker):
             assert old in text
             text = text.replace(old, new)
         # mosquitto gives up root for a user that may not read the test's folders
-        self._conf.write_text("\n".join(("user root", text, *extra)), encoding="utf-8")
+        self.pid_file = folder / "mosquitto.pid"
+        mine = ("user root", f"pid_file {self.pid_file}")
+        self._conf.write_text("\n".join((*mine, text, *extra)), encoding="utf-8")
 
     def as_(self, name: str) -> Broker:
         """How `name` reaches this broker: a lane `SITE/LANE` at the lanes' door, one of HQ's programs at HQ's."""
@@ -179,3 +189,56 @@ class ProductionBroker(RunningBroker):
         while self.log.read_text(errors="replace").count(_READ_ACL) == lines:
             assert time.monotonic() < deadline, "mosquitto does not reload"
             time.sleep(0.01)
+
+
+class Peer:
+    """A client that says and hears what a test wants. `begun`: how its connection began (`Connected` or `Gone`)."""
+
+    def __init__(
+        self, broker: Broker, *topics: str, client_id: str = "", will: Publication | None = None, qos: int = 1
+    ) -> None:
+        self.inbox: SimpleQueue[Happening] = SimpleQueue()
+        self.session = Session(
+            broker,
+            client_id or f"test-{id(self):x}",
+            self.inbox,
+            subscribe=[(topic, qos) for topic in topics],
+            will=will,
+        )
+        self.session.start()
+        self.begun = self.next()
+
+    @property
+    def connected(self) -> bool:
+        """Did the broker let it in?"""
+        return isinstance(self.begun, Connected)
+
+    def next(self, within_s: float = 5.0) -> Happening:
+        """What happens next; fails the test where nothing does."""
+        return self.inbox.get(timeout=within_s)
+
+    def say(self, topic: str, payload: bytes = b"x", *, retain: bool = False) -> None:
+        """Publish with QoS 1."""
+        self.session.publish(Publication(topic, payload, retain=retain))
+
+    def heard(self) -> Received:
+        """The next message; fails the test where something else happens."""
+        happened = self.next()
+        assert isinstance(happened, Received), happened
+        return happened
+
+    def refused(self) -> None:
+        """What was said is not authorized."""
+        happened = self.next()
+        assert isinstance(happened, Refused) and "not authorized" in happened.reason, happened
+
+    def drop(self) -> None:
+        """The line breaks: no goodbye, so the broker tells the will."""
+        line: Any = self.session._client.socket()
+        line.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.stop()

@@ -1,0 +1,218 @@
+"""The fleet simulator: its MQTT client against a real broker, its passengers, its verdict, and small fleets."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gated.mqtt import Broker
+from gated.wire import link
+from gated.wire.facts import AlarmRaised, LaneChanged, TicketSettled, VerdictReached
+from tests.broker import Pki, ProductionBroker, RunningBroker
+from tests.hw_sim.fleet_plan import RECORDS, SITE, Passengers, Plan, name_of
+from tests.hw_sim.mqtt5 import Broken, Connection, Message, connect
+
+ROOT = Path(__file__).resolve().parents[1]
+TOPIC = "a/b"
+
+
+# -- the MQTT 5 client --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    extra = ("max_inflight_messages 3", "max_packet_size 300000", "max_keepalive 20")
+    with RunningBroker(tmp_path_factory.mktemp("mosquitto"), extra=extra) as running:
+        yield running
+
+
+class Heard:
+    """Messages as they come, to be waited for."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Message] = asyncio.Queue()
+
+    def __call__(self, message: Message) -> None:
+        self._queue.put_nowait(message)
+
+    async def next(self) -> Message:
+        return await asyncio.wait_for(self._queue.get(), 10)
+
+
+def ran(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+async def call(broker: RunningBroker, name: str, *topics: str, **how: Any) -> tuple[Connection, Heard]:
+    heard = Heard()
+    return await connect((broker.host, broker.port), None, name, heard, subscribe=topics, **how), heard
+
+
+def test_messages_arrive_as_they_were_sent(broker: RunningBroker) -> None:
+    sent = [
+        Message(TOPIC, b""),
+        Message(TOPIC, b"x" * 200_000, properties={"stream-id": "g-alarm", "seq": "1", "Ä": "Ö" * 200}),
+        Message(TOPIC, bytes(range(256)), content_type="application/json", expiry_s=60, properties={"a": ""}),
+    ]
+
+    async def work() -> None:
+        line, heard = await call(broker, "one", TOPIC)
+        for message in sent:
+            line.publish(message)
+            came = await heard.next()
+            assert (came.topic, came.payload, came.properties) == (TOPIC, message.payload, message.properties)
+        line.close()
+
+    ran(work)
+
+
+def test_more_than_the_broker_takes_at_once_waits_for_its_turn() -> None:
+    """A broker whose CONNACK says: at most three that I have not acknowledged, and a keep alive of 20 s."""
+
+    async def work() -> None:
+        done = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async def packet() -> bytes:
+                first, size = await reader.readexactly(2)
+                return bytes((first,)) + await reader.readexactly(size)
+
+            await packet()
+            writer.write(b"\x20\x09\x00\x00\x06\x21\x00\x03\x13\x00\x14")
+            mids = [(await packet())[6:8] for _ in range(3)]  # behind first byte and topic
+            for k in range(7):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(reader.readexactly(1), 0.03)
+                writer.write(b"\x40\x02" + mids[k])
+                mids.append((await packet())[6:8])
+            done.set_result(mids)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        line = await connect(server.sockets[0].getsockname()[:2], None, "x", lambda _: None)
+        for _ in range(10):
+            line.publish(Message("a/b", b"x"))
+        assert len(set(await asyncio.wait_for(done, 10))) == 10 and line.waiting == 3
+        line.close()
+        server.close()
+
+    ran(work)
+
+
+def test_a_will_is_published_and_a_goodbye_has_none(broker: RunningBroker) -> None:
+    async def work() -> None:
+        _, heard = await call(broker, "watcher", "will/+")
+        for name in ("clean", "dead"):
+            line, _ = await call(broker, name, will=Message(f"will/{name}", b"lost"))
+            line.close() if name == "clean" else line.abort("test")
+            assert await line.gone
+        assert (await heard.next()).topic == "will/dead"
+
+    ran(work)
+
+
+def test_pings_keep_an_idle_line_open_and_a_dead_one_is_noticed(broker: RunningBroker) -> None:
+    async def work() -> None:
+        line, _ = await call(broker, "idle", keep_alive_s=2)
+        await asyncio.sleep(3.5)  # mosquitto gives up after 1.5 keep alives
+        assert not line.gone.done()
+        line.close()
+        silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        where = silent.sockets[0].getsockname()[:2]
+        with pytest.raises(TimeoutError):
+            await connect(where, None, "nobody", lambda _: None, connect_s_max=0.2)
+        silent.close()
+
+    ran(work)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\x20\xff\xff\xff\xff\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x03\x00\x87\x00", b""]
+)
+def test_whoever_does_not_speak_mqtt_is_refused(answer: bytes) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        with pytest.raises(Broken):
+            await connect(server.sockets[0].getsockname()[:2], None, "x", lambda _: None)
+        server.close()
+
+    ran(work)
+
+
+def test_a_lane_by_its_certificate_and_what_it_may_not_say(tmp_path: Path) -> None:
+    with ProductionBroker(tmp_path / "broker", Pki(tmp_path / "pki")) as broker:
+        assert isinstance(broker, ProductionBroker)
+        mine: Broker = broker.as_(f"{SITE}/{name_of(1)}")
+
+        async def work() -> None:
+            line = await connect((mine.host, mine.port), mine.context(), "x", lambda _: None)
+            line.publish(Message(link.topic(SITE, name_of(2), "event"), b"another's"))
+            line.publish(Message(link.topic(SITE, name_of(1), "event"), b"mine"))
+            while line.waiting:
+                await asyncio.sleep(0.01)
+            assert line.refused == [0x87], "not authorised; and once only"
+            line.close()
+
+        ran(work)
+
+
+# -- who passes when ----------------------------------------------------------------------------------------------
+
+
+def plan(lanes: int, rate: float, seed: int = 1) -> Plan:
+    return Plan(Path("nowhere"), {}, range(lanes), rate, seed)
+
+
+def test_passengers_come_at_the_rate_and_each_lane_has_one_at_a_time() -> None:
+    passengers = Passengers(plan(50, 200))
+    passengers.begin(100.0)
+    found = list(passengers.until(200.0))
+    passengers.end()
+    found += passengers.until(10_000.0)
+    assert passengers.inside == 0 and passengers.next_mono == float("inf")
+    records = sum(len(facts) for _, facts in found)
+    assert abs(records / RECORDS - 5000) < 5 * 5000**0.5, "100 s of a Poisson process, within five of its deviations"
+    assert len({lane for lane, _ in found}) == 50
+    for lane in range(50):
+        told = [fact for at, facts in found if at == lane for fact in facts]
+        kinds = [type(fact) for fact in told]
+        assert kinds == [LaneChanged, VerdictReached, TicketSettled, AlarmRaised] * (len(told) // RECORDS)
+        tickets = [fact.ticket for fact in told if isinstance(fact, VerdictReached)]
+        assert tickets == list(range(1, len(tickets) + 1))
+
+
+def test_the_same_seed_brings_the_same_passengers() -> None:
+    def first(seed: int) -> list[int]:
+        passengers = Passengers(plan(50, 200, seed))
+        passengers.begin(0.0)
+        return [lane for lane, _ in passengers.until(5.0)]
+
+    assert first(1) == first(1) != first(2)
+
+
+def test_nobody_comes_at_no_rate() -> None:
+    passengers = Passengers(plan(5, 0))
+    passengers.begin(0.0)
+    assert passengers.next_mono == float("inf") and list(passengers.until(1e9)) == []
+
+
+# -- whole fleets -------------------------------------------------------------------------------------------------
+
+
+def run(tmp_path: Path, *arguments: str, within_s: float = 100) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hw_sim", "fleet", "--json", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stderr[-3000:]}\n{done.stdout[-3000:]}"
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
