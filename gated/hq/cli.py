@@ -21,7 +21,9 @@ EX_UNAVAILABLE = 69
 COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("gated.hq.cli_keys:keys", "Make HQ's keys in a folder of their own."),
     "pki": ("gated.hq.cli_pki:pki", "Certificates for lanes, HQ's programs and brokers: issue, rotate, revoke."),
+    "fence": ("gated.hq.cli_fence:fence", "Lanes that a broker must not listen to: one that floods it."),
     "ingest": ("gated.hq.cli_ingest:ingest", "Take records in from the lanes (systemd does this)."),
+    "metrics": ("gated.hq.cli_metrics:metrics", "Answer Prometheus: how every lane is."),
     "lanes": ("gated.hq.cli_records:lanes", "Every lane: up or not, since when, what waits."),
     "statistics": ("gated.hq.cli_statistics:statistics", "Outcomes by category, nationality, age, document (P3)."),
     "records": ("gated.hq.cli_records:records", "Records: list, show one, prove the chains, what was refused."),
@@ -66,7 +68,7 @@ def broker_options(function: Callable[..., Any], *, required: bool = True) -> Ca
     file = click.Path(path_type=Path, dir_okay=False, exists=True)
     for option in (
         click.option("--host", required=required, envvar="GATED_HQ_BROKER", show_envvar=True, help="The broker."),
-        click.option("--port", type=click.IntRange(1, 65535), help="8883 with TLS, 1883 without."),
+        click.option("--port", type=click.IntRange(1, 65535), help="8884 (HQ's door) with TLS, 1883 without."),
         click.option("--plain", is_flag=True, help="Without TLS: for this machine's own broker alone."),
         click.option("--ca", type=file, help="Who vouches for the broker; the system's trust store otherwise."),
         click.option("--certificate", type=file, help="Our certificate."),
@@ -97,7 +99,7 @@ def broker_of(
         raise click.UsageError("--plain is without TLS, so --ca and --certificate would have no effect")
     broker = Broker(
         host=host,
-        port=port or (1883 if plain else 8883),
+        port=port or (1883 if plain else 8884),
         tls=not plain,
         ca=ca,
         certificate=certificate,
