@@ -167,6 +167,13 @@ class Archive:
         """What somebody must look at, the oldest first."""
         return [_plain(row) for row in self._all(select(findings).order_by(findings.c.id))]
 
+    def arrivals(self, after: datetime, until: datetime, limit: int) -> list[tuple[str, datetime, datetime]]:
+        """(class, when it was made, when HQ had it) of the newest records that came after `after` and up to `until`."""
+        c = records.c
+        came = select(c.stream, c.utc, c.received).where((c.received > after) & (c.received <= until))
+        rows = self._all(came.order_by(c.received.desc()).limit(limit))
+        return [(row["stream"], row["utc"], row["received"]) for row in rows]
+
     def anchors(self) -> dict[tuple[str, str, str], link.JournalHead]:
         """The newest head of each lane's journal: by site, lane and generation."""
         c = anchors.c

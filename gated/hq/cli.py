@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gated.mqtt import Broker
 
 EX_UNAVAILABLE = 69
+EXTRA = ("sqlalchemy", "psycopg")
+"""What the extra `hq` of the package installs."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("gated.hq.cli_keys:keys", "Make HQ's keys in a folder of their own."),
@@ -26,7 +28,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("gated.hq.cli_metrics:metrics", "Answer Prometheus: how every lane is."),
     "lanes": ("gated.hq.cli_records:lanes", "Every lane: up or not, since when, what waits."),
     "statistics": ("gated.hq.cli_statistics:statistics", "Outcomes by category, nationality, age, document (P3)."),
+    "integrity": ("gated.hq.cli_records:integrity", "What was found wrong: gaps, edits, truncations, other databases."),
     "records": ("gated.hq.cli_records:records", "Records: list, show one, prove the chains, what was refused."),
+    "attachments": ("gated.hq.cli_attachments:attachments", "Pictures of cases and entries: list, export, delete."),
     "order": ("gated.hq.cli_orders:order", "Give one lane an officer's order and wait for its answer."),
     "desire": ("gated.hq.cli_desired:desire", "Which versions a lane should have, and which it has."),
     "enrol": ("gated.hq.cli_registers:enrol", "Enrol people in HQ's register."),
@@ -47,6 +51,14 @@ class Commands(LazyGroup):
     """HQ's subcommands."""
 
     commands_by_name = COMMANDS
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as bad:
+            if (bad.name or "").partition(".")[0] not in EXTRA:
+                raise
+            fail(f"this needs {bad.name}, which is not installed: pip install 'gated[hq]'")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

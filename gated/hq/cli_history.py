@@ -2,14 +2,13 @@
 
 import json
 import signal
-import sqlite3
 import threading
-from contextlib import closing
 from pathlib import Path
 
 import click
 
 from gated.hq.cli import fail
+from gated.hq.cli_records import DATABASE, opened
 from gated.hq.cli_registers import JSON, KEY, REGISTERS, the_register
 from gated.hq.cli_rules import POLICY, needed_rules
 
@@ -25,7 +24,7 @@ def history() -> None:
     epilog="\b\nExample:\n  gated-hq history update --archive hq.db --hq-key hq.key --registers registers.db"
     " --key data.key \\\n      --every 30"
 )
-@click.option("--archive", "archive_path", required=True, type=_FILE, help="HQ's records (gated-hq ingest).")
+@click.option("--archive", "db", required=True, help=f"HQ's records (gated-hq ingest): {DATABASE}.")
 @click.option("--hq-key", required=True, type=_FILE, help="HQ's secret key, which opens the records: hq.key.")
 @REGISTERS
 @KEY
@@ -34,7 +33,7 @@ def history() -> None:
 @click.option("--log-format", type=click.Choice(["json", "console"]), default="console", show_default=True)
 @JSON
 def update(
-    archive_path: Path,
+    db: str,
     hq_key: Path,
     registers: Path,
     key: Path,
@@ -50,19 +49,16 @@ def update(
     Exit code 1 where the records of a lane cannot be read; those of the others are counted.
     """
     from gated import logs
-    from gated.hq.archive import Archive
     from gated.hq.history import History, keep_counting
     from gated.hq.keys import KeyFault, secret
 
     logs.configure("info" if every_s else "warning", log_format)
     rules = needed_rules(policy, "nobody knows which permits an entry is taken off")
-    if not archive_path.exists():
-        fail(f"{archive_path}: there is no such file; gated-hq ingest makes it")
     try:
-        private, archive = secret(hq_key), Archive(archive_path, read_only=True)
-    except (KeyFault, sqlite3.Error) as bad:
-        fail(f"{archive_path}: {bad}" if isinstance(bad, sqlite3.Error) else str(bad))
-    with closing(archive), the_register(registers, key) as register:
+        private = secret(hq_key)
+    except KeyFault as bad:
+        fail(str(bad))
+    with opened(db) as archive, the_register(registers, key) as register:
         counting = History(archive, private, register, rules)
         if every_s is not None:
             stop = threading.Event()

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from gated.hq.cli import fail
-from gated.hq.cli_records import _DB, _JSON, _open, _say
+from gated.hq.cli_records import _DB, _JSON, _say, opened
 
 
 @click.command(
@@ -20,7 +20,7 @@ from gated.hq.cli_records import _DB, _JSON, _open, _say
 @click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="UTC.")
 @click.option("--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="UTC; not included.")
 def statistics(
-    db: Path, as_json: bool, key: Path, by: tuple[str, ...], since: datetime | None, until: datetime | None
+    db: str, as_json: bool, key: Path, by: tuple[str, ...], since: datetime | None, until: datetime | None
 ) -> None:
     """How many were granted, referred and crossed, and why not: by category, direction, document_kind, nationality,
     age_band, place, or rules (the version of the policy)."""
@@ -30,21 +30,19 @@ def statistics(
     from gated.wire.facts import TicketSettled, VerdictReached
     from gated.wire.seal import SealError
 
-    archive = _open(db)
     by = by or ("category", "direction")
     try:
         private = secret(key)
-        told = (
-            (f"{record.lane} {record.stream_id}", record.fact(private))
-            for record in archive.each((VerdictReached.__name__, TicketSettled.__name__), since, until)
-        )
-        rows = counted(tickets(told), by)
-    except ValueError as wrong:
-        raise click.UsageError(str(wrong)) from None
+        with opened(db) as archive:
+            told = (
+                (f"{record.lane} {record.stream_id}", record.fact(private))
+                for record in archive.each((VerdictReached.__name__, TicketSettled.__name__), since, until)
+            )
+            rows = counted(tickets(told), by)
     except (KeyFault, SealError, WireError) as bad:
         fail(str(bad))
-    finally:
-        archive.close()
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong)) from None
     answer = [
         dict(zip(by, row.group, strict=True))
         | {name: getattr(row, name) for name in ("tickets", "granted", "referred", "by_officer", "crossed")}

@@ -4,6 +4,9 @@ A crossing is a ticket that was settled as crossed, by somebody whom one of its 
 record that settled it, which is the time that the lane itself keeps: by that the lane knows what HQ has counted. How
 far each stream was read stands in the register, in the transaction in which its crossings were counted; so this may be
 killed and run again at any moment.
+
+A later chapter of a stream can come before the rest of an earlier one (`facts.StreamContinued`). No ticket is in two of
+them, so each is counted by itself; what then comes late stands in its place by its time (`Register.crossed`).
 """
 
 import sqlite3
@@ -17,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from gated.hq.archive import Archive
+from gated.hq.archive import Archive, ArchiveError
 from gated.hq.people import Paper, RegisterFault
 from gated.hq.registers import Register
 from gated.lane.rules import DIRECTIONS, Rules
@@ -68,7 +71,7 @@ class History:
 
     def update(self) -> Update:
         """Everything that has come since the last time. A stream with a record that cannot be read stays where it is,
-        and is told; the others go on. Raises `sqlite3.Error`."""
+        and is told; the others go on. Raises `ArchiveError`, and `sqlite3.Error` where the register fails."""
         done = Update()
         for stream in self._archive.streams():
             lane, stream_id = stream["lane"], stream["stream_id"]
@@ -136,7 +139,7 @@ def keep_counting(history: History, every_s: float, stop: threading.Event) -> No
             next_mono = time.monotonic() + every_s
             try:
                 done = history.update()
-            except sqlite3.Error as bad:
+            except (ArchiveError, sqlite3.Error) as bad:
                 log.error("crossings not counted", why=str(bad))
             else:
                 if done.counts:
