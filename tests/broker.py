@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Sequence
@@ -242,3 +244,55 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self.session.stop()
+
+
+# -- packets that no library would send ------------------------------------------------------------------------------
+
+
+def packet(first: int, body: bytes) -> bytes:
+    """An MQTT packet: first byte, length, body."""
+    size, length = len(body), b""
+    while True:
+        size, digit = divmod(size, 128)
+        length += bytes([digit | (128 if size else 0)])
+        if not size:
+            return bytes([first]) + length + body
+
+
+def text(content: bytes) -> bytes:
+    """A string or binary data of MQTT: two bytes of length, content."""
+    return struct.pack(">H", len(content)) + content
+
+
+def publish_packet(topic: str, payload: bytes, qos: int, mid: int) -> bytes:
+    """PUBLISH without properties."""
+    number = struct.pack(">H", mid) if qos else b""
+    return packet(0x30 | qos << 1, text(topic.encode()) + number + b"\0" + payload)
+
+
+class Raw:
+    """A connection whose packets a test makes itself. `line`: the TLS socket."""
+
+    def __init__(self, broker: Broker, *, will: tuple[str, bytes] | None = None) -> None:
+        context = broker.context()
+        assert context is not None
+        self.line = context.wrap_socket(
+            socket.create_connection((broker.host, broker.port), 5), server_hostname=broker.host
+        )
+        flags, rest = b"\x02", b""
+        if will is not None:  # retained, QoS 1
+            flags, rest = b"\x2e", b"\0" + text(will[0].encode()) + text(will[1])
+        self.line.sendall(packet(0x10, text(b"MQTT") + b"\x05" + flags + b"\x00\x3c\x00" + text(b"raw") + rest))
+        assert self.line.recv(1000)[0] == 0x20
+
+    def ended(self) -> bool:
+        """Did the broker end it (a DISCONNECT, or the line)?"""
+        try:
+            got = self.line.recv(1000)
+        except (ConnectionError, ssl.SSLError):
+            return True
+        return not got or got[0] == 0xE0
+
+    def close(self) -> None:
+        """End it without a goodbye."""
+        self.line.close()

@@ -4,7 +4,6 @@ anything. docs/broker.md has the table."""
 import re
 import socket
 import ssl
-import struct
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from gated.hq.receipts import Signer
 from gated.mqtt import Broker, Gone, Publication
 from gated.wire import link, record
-from tests.broker import Peer, Pki, ProductionBroker
+from tests.broker import Peer, Pki, ProductionBroker, Raw, packet, text
 
 SITE, LANE, OTHER = "tpe-t1", "lane-07", "lane-08"
 HERE, THERE = f"{SITE}/{LANE}", f"{SITE}/{OTHER}"
@@ -308,57 +307,21 @@ def test_a_deeply_nested_message_is_refused_by_the_codec(depth: int, opening: by
         record.Record.decode(opening * depth)
 
 
-def _packet(kind: int, body: bytes) -> bytes:
-    size, length = len(body), b""
-    while True:
-        size, digit = divmod(size, 128)
-        length += bytes([digit | (128 if size else 0)])
-        if not size:
-            return bytes([kind]) + length + body
-
-
-def _text(text: bytes) -> bytes:
-    return struct.pack(">H", len(text)) + text
-
-
-class Raw:
-    """A lane's connection whose packets a test makes itself."""
-
-    def __init__(self, broker: Broker) -> None:
-        context = broker.context()
-        assert context is not None
-        line = socket.create_connection((broker.host, broker.port), 5)
-        self.line = context.wrap_socket(line, server_hostname=broker.host)
-        self.line.sendall(_packet(0x10, _text(b"MQTT") + b"\x05\x02\x00\x3c\x00" + _text(b"raw")))
-        assert self.line.recv(1000)[0] == 0x20
-
-    def ended(self) -> bool:
-        """Did the broker end it (a DISCONNECT, or the line)?"""
-        try:
-            got = self.line.recv(1000)
-        except (ConnectionError, ssl.SSLError):
-            return True
-        return not got or got[0] == 0xE0
-
-    def close(self) -> None:
-        self.line.close()
-
-
 EVENT = topic("event").encode()
 TRICKS = {
-    "a topic alias": _packet(0x30, _text(EVENT) + b"\x03\x23\x00\x01" + b"x"),
-    "an alias and no topic": _packet(0x30, _text(b"") + b"\x03\x23\x00\x01" + b"x"),
-    "a wildcard for a topic": _packet(0x30, _text(b"gate/v1/+/+/event") + b"\x00x"),
-    "all topics": _packet(0x30, _text(b"#") + b"\x00x"),
-    "no topic": _packet(0x30, _text(b"") + b"\x00x"),
-    "a topic with NUL": _packet(0x30, _text(EVENT + b"\0") + b"\x00x"),
-    "a topic that is no UTF-8": _packet(0x30, _text(EVENT + b"\xff") + b"\x00x"),
-    "a topic of many levels": _packet(0x30, _text(b"/" * 60_000) + b"\x00x"),
-    "QoS 2": _packet(0x34, _text(EVENT) + b"\x00\x01" + b"\x00x"),
-    "QoS 3": _packet(0x36, _text(EVENT) + b"\x00\x01" + b"\x00x"),
-    "a length of 256 MiB": b"\x30\xff\xff\xff\x7f" + _text(EVENT) + b"\x00x",
+    "a topic alias": packet(0x30, text(EVENT) + b"\x03\x23\x00\x01" + b"x"),
+    "an alias and no topic": packet(0x30, text(b"") + b"\x03\x23\x00\x01" + b"x"),
+    "a wildcard for a topic": packet(0x30, text(b"gate/v1/+/+/event") + b"\x00x"),
+    "all topics": packet(0x30, text(b"#") + b"\x00x"),
+    "no topic": packet(0x30, text(b"") + b"\x00x"),
+    "a topic with NUL": packet(0x30, text(EVENT + b"\0") + b"\x00x"),
+    "a topic that is no UTF-8": packet(0x30, text(EVENT + b"\xff") + b"\x00x"),
+    "a topic of many levels": packet(0x30, text(b"/" * 60_000) + b"\x00x"),
+    "QoS 2": packet(0x34, text(EVENT) + b"\x00\x01" + b"\x00x"),
+    "QoS 3": packet(0x36, text(EVENT) + b"\x00\x01" + b"\x00x"),
+    "a length of 256 MiB": b"\x30\xff\xff\xff\x7f" + text(EVENT) + b"\x00x",
     "a length that never ends": b"\x30\xff\xff\xff\xff\xff",
-    "a second CONNECT": _packet(0x10, _text(b"MQTT") + b"\x05\x02\x00\x3c\x00" + _text(b"again")),
+    "a second CONNECT": packet(0x10, text(b"MQTT") + b"\x05\x02\x00\x3c\x00" + text(b"again")),
 }
 
 
