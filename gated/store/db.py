@@ -349,6 +349,15 @@ def _connect(path: Path, mode: int) -> Database:
         raise
 
 
+def check_edition(path: Path, connection: sqlite3.Connection) -> None:
+    """For who reads beside the lane. Raises `StoreError`."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError("not_ours", path, "this is no database of a lane (yet)")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != VERSION:
+        raise StoreError("wrong_edition", path, f"edition {version}, the uplink knows {VERSION}: install both alike")
+
+
 def add_stream(db: Database, generation: str, each: str, chapter: int) -> str:
     """A chapter of a class, with nothing in it; where it is there already it stays. Its key."""
     key = each if chapter == 1 else f"{each}.{chapter}"

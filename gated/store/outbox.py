@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from gated.store.db import APPLICATION_ID, VERSION, LaneDb, add_stream, head_of
+from gated.store.db import LaneDb, add_stream, check_edition, head_of
 from gated.store.sql import ReadOnly, StoreCorrupt, StoreError, in_words
 from gated.wire.codec import WireError, split
 from gated.wire.facts import (
@@ -268,16 +268,7 @@ class OutboxReader:
     Raises `StoreError` while there is no readable database: the lane has not started yet, or was replaced just now."""
 
     def __init__(self, path: Path) -> None:
-        self._file = ReadOnly(path, self._known)
-
-    def _known(self, connection: sqlite3.Connection) -> None:
-        if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise StoreError("not_ours", self._file.path, "this is no database of a lane (yet)")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != VERSION:
-            raise StoreError(
-                "wrong_edition", self._file.path, f"edition {version}, the uplink knows {VERSION}: install both alike"
-            )
+        self._file = ReadOnly(path, lambda connection: check_edition(path, connection))
 
     def pending(
         self, acked: Mapping[str, int], limit: int, flying: Mapping[str, int] | None = None
