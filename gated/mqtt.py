@@ -124,8 +124,8 @@ class Session:
         inflight_max: int = 20,
         packet_max: int | None = None,
     ) -> None:
-        """`receive_max`: messages of QoS 1 that the broker may have sent before we acknowledge. `packet_max`: bytes; the
-        broker drops longer ones rather than send them here. Together they bound the inbox."""
+        """`receive_max`: messages of QoS 1 that the broker may have sent before we acknowledge. `packet_max`: bytes;
+        the broker drops longer ones rather than send them here. Together they bound the inbox."""
         self._broker, self._inbox, self._subscriptions = broker, inbox, list(subscribe)
         self._receive_max, self._packet_max = receive_max, packet_max
         self._stopping = threading.Event()

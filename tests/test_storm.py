@@ -1,4 +1,4 @@
-"""kill -9 of uplink, broker and ingest at random while a lane records: every record is at HQ, once."""
+"""kill -9 of uplink, broker and two ingest workers at random while a lane records: every record is at HQ, once."""
 
 import random
 import time
@@ -8,7 +8,8 @@ import pytest
 
 from tests.uplink_rig import Rig, eventually
 
-PARTS = ("uplink", "broker", "ingest")
+WORKERS = ("ingest", "ingest-2")
+PARTS = ("uplink", "broker", *WORKERS)
 
 
 def storm(folder: Path, seconds: float, seed: int) -> dict[str, int]:
@@ -23,7 +24,8 @@ def storm(folder: Path, seconds: float, seed: int) -> dict[str, int]:
     bag: list[str] = []
     try:
         rig.broker.start()
-        rig.ingest_process()
+        for worker in WORKERS:
+            rig.ingest_process(worker)
         rig.uplink_process()
         rig.lane.passengers(1)
         eventually(rig.all_acked, 30, "everybody is there")
@@ -40,7 +42,10 @@ def storm(folder: Path, seconds: float, seed: int) -> dict[str, int]:
                 rig.broker.restart()
                 continue
             rig.kill(part)
-            (rig.uplink_process if part == "uplink" else rig.ingest_process)()
+            if part == "uplink":
+                rig.uplink_process()
+            else:
+                rig.ingest_process(part)
         eventually(rig.all_acked, 60, "everything acknowledged after the storm")
         rig.assert_exactly_once()
         archive = rig.archive()

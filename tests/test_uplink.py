@@ -38,16 +38,17 @@ class Spy:
         self.session.publish(Publication(link.topic(SITE, LANE, leaf), payload, properties=properties))
 
     def until_hq_listens(self) -> None:
-        """Ping until HQ answers. The spy must listen to the receipts."""
+        """Ping until HQ answers, which takes it a moment: it does not know the session. The spy must listen to the
+        receipts."""
         telemetry = link.Telemetry("spy", "", datetime.now(UTC), "now", True, "ok", 0, 0.0, 0, 0)
-        for _ in range(50):
+        for _ in range(20):
             self.say("telemetry", link.encode(telemetry))
             with contextlib.suppress(Empty):
-                self.heard(0.2)
+                self.heard(0.8)
                 break
         with contextlib.suppress(Empty):
             while True:
-                self.heard(0.2)
+                self.heard(0.8)
 
     def heard(self, within_s: float = 5.0) -> Received:
         happened = self.inbox.get(timeout=within_s)

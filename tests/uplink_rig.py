@@ -128,13 +128,16 @@ class ControlDouble:
 class Rig:
     """Everything between a lane's disk and HQ's, in `folder`."""
 
-    def __init__(self, folder: Path, *, persistence: bool = False) -> None:
+    def __init__(self, folder: Path, *, persistence: bool = False, hq_url: str = "") -> None:
+        """`hq_url`: HQ's database; hq.db in `folder` without."""
         self.folder = folder
         keys.make(folder / "keys")
         self.hq_public = (folder / "keys" / "hq.pub").read_bytes()
         self.hq_private = (folder / "keys" / "hq.key").read_bytes()
         self.broker = RunningBroker(folder / "broker", persistence=persistence)
+        self.receipts_key = (folder / "keys" / "receipts.key").read_bytes()
         self.hq_db = folder / "hq.db"
+        self.hq_where = hq_url or str(self.hq_db)
         self.toml = folder / "lane.toml"
         self.options = {
             "heartbeat_s": 0.4,
@@ -147,6 +150,7 @@ class Rig:
         self.hq_broker = Broker("127.0.0.1", self.broker.port, tls=False)
         self.lane = Lane(folder, self.hq_public)
         self.control = ControlDouble(folder / "control.sock", (folder / "keys" / "orders.pub").read_bytes())
+        self.ingests: dict[str, Ingest] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._threads: dict[str, tuple[threading.Event, threading.Thread]] = {}
         self.configure()
@@ -170,16 +174,17 @@ class Rig:
         up = build(config.load(self.toml))
         self._thread("uplink", up.run)
 
-    def ingest(self) -> None:
-        """Start HQ's ingest in this process."""
+    def ingest(self, name: str = "ingest") -> None:
+        """Start one of HQ's ingest workers in this process. `ingests` has it by its name."""
 
         def run(stop: threading.Event) -> None:
-            archive = Archive(self.hq_db)
-            Ingest(archive, self.hq_private, self.hq_broker).run(stop)
+            archive = Archive(self.hq_where)
+            self.ingests[name] = Ingest(archive, self.hq_private, self.receipts_key, self.hq_broker)
+            self.ingests[name].run(stop)
             archive.close()
 
-        Archive(self.hq_db).close()
-        self._thread("ingest", run)
+        Archive(self.hq_where).close()
+        self._thread(name, run)
 
     def _thread(self, name: str, run: Callable[[threading.Event], None]) -> None:
         stop = threading.Event()
@@ -188,7 +193,7 @@ class Rig:
         thread.start()
 
     def end(self, name: str) -> None:
-        """End `uplink` or `ingest` cleanly, wherever it runs."""
+        """End `uplink`, `ingest` or whatever name a worker has cleanly, wherever it runs."""
         if name in self._threads:
             stop, thread = self._threads.pop(name)
             stop.set()
@@ -203,12 +208,24 @@ class Rig:
         """Start the uplink as systemd would."""
         self._child("uplink", "-m", "gated.uplink", "--config", str(self.toml))
 
-    def ingest_process(self) -> None:
+    def ingest_process(self, name: str = "ingest", workers: int = 1) -> None:
         """Start HQ's ingest as systemd would."""
-        Archive(self.hq_db).close()
-        where = ("--host", "127.0.0.1", "--port", str(self.broker.port), "--plain")
-        key = str(self.folder / "keys" / "hq.key")
-        self._child("ingest", "-m", "gated.hq.cli", "ingest", "--db", str(self.hq_db), "--key", key, *where)
+        Archive(self.hq_where).close()
+        keys_of = self.folder / "keys"
+        files = (
+            "--db",
+            self.hq_where,
+            "--key",
+            str(keys_of / "hq.key"),
+            "--receipts-key",
+            str(keys_of / "receipts.key"),
+        )
+        where = ("--host", "127.0.0.1", "--port", str(self.broker.port), "--plain", "--workers", str(workers))
+        self._child(name, "-m", "gated.hq.cli", "ingest", *files, *where)
+
+    def pid(self, name: str) -> int:
+        """Of a child."""
+        return self._children[name].pid
 
     def kill(self, name: str) -> None:
         """kill -9."""
@@ -233,11 +250,11 @@ class Rig:
 
     def archive(self) -> Archive:
         """HQ's database, to look at."""
-        return Archive(self.hq_db, read_only=True)
+        return Archive(self.hq_where, read_only=True)
 
     def stored(self) -> int:
         """How many records HQ has."""
-        if not self.hq_db.exists():
+        if self.hq_where == str(self.hq_db) and not self.hq_db.exists():
             return 0
         archive = self.archive()
         try:

@@ -1,7 +1,6 @@
 """`gated-hq ingest`: takes records in until it is told to stop."""
 
 import signal
-import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,34 +11,49 @@ from gated.hq.cli import broker_of, broker_options, fail
 
 
 @click.command(
-    epilog="\b\nExample:\n  gated-hq ingest --db hq.db --key hq.key --host broker.example --ca ca.crt"
-    " --certificate ingest.crt --certificate-key ingest.key"
+    epilog="\b\nExample:\n  gated-hq ingest --db hq.db --key hq.key --receipts-key receipts.key --host broker.example"
+    " --ca ca.crt --certificate ingest.crt --certificate-key ingest.key --workers 4"
 )
-@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="HQ's records (made new).")
+@click.option(
+    "--db",
+    required=True,
+    envvar="GATED_HQ_DB",
+    show_envvar=True,
+    metavar="FILE|URL",
+    help="HQ's records: a file (made new), or a PostgreSQL URL.",
+)
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="HQ's secret key: hq.key.")
+@click.option(
+    "--receipts-key", required=True, type=click.Path(path_type=Path), help="Signs what HQ acknowledges: receipts.key."
+)
 @click.option("--site", default="+", metavar="SITE", help="One site's lanes alone; all sites otherwise.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share it.")
 @click.option("--log-format", type=click.Choice(["json", "console"]), default="json", show_default=True)
 @broker_options
-def ingest(db: Path, key: Path, site: str, log_format: str, **broker: Any) -> None:
+def ingest(db: str, key: Path, receipts_key: Path, site: str, workers: int, log_format: str, **broker: Any) -> None:
     """Take records in: verify, commit, acknowledge. May be killed and restarted at any moment.
 
-    One ingest a site: a stream's records are taken in order, so two would only ask for them twice.
+    Any number of workers may share a broker, here or on other machines; a second site's broker has workers of its own
+    with the same database. More than one wants PostgreSQL: a SQLite file takes one writer at a time.
     """
     from gated import logs
-    from gated.hq.archive import Archive
-    from gated.hq.ingest import Ingest
+    from gated.hq.archive import Archive, ArchiveError
     from gated.hq.keys import KeyFault, secret
+    from gated.hq.workers import Work, Workers
 
     logs.configure("info", log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        private = secret(key)
-        archive = Archive(db)
-    except (KeyFault, sqlite3.Error) as bad:
-        fail(f"{db}: {bad}" if isinstance(bad, sqlite3.Error) else str(bad))
+        work = Work(db, secret(key), secret(receipts_key), broker_of(**broker), site, log_format)
+    except KeyFault as bad:
+        fail(str(bad))
     try:
-        Ingest(archive, private, broker_of(**broker), site).run(stop)
-    finally:
-        archive.close()
+        Archive(db).close()
+    except ArchiveError as bad:
+        fail(f"{db.rpartition('@')[2].partition('?')[0]}: {bad}")  # without a URL's user and password
+    if workers == 1:
+        work.ingest(stop)
+    else:
+        Workers(workers, work).run(stop)

@@ -1,27 +1,28 @@
-"""Takes records in: verify, commit, and only then acknowledge to the lane. Restart it at any moment.
+"""Takes records in: verify, commit, and only then acknowledge to the lane. Kill it at any moment; run any number.
 
-The order is the promise: a batch of events is judged (`archive`), committed with a disk flush, and then the lanes
-get their receipts. What is lost on the way (by the broker, by this process' death between two steps) was not
-acknowledged, so the lane sends it again; what comes twice is recognised by (lane, stream, seq) and acknowledged again.
-The broker's own acknowledgements are flow control and nothing else.
+The order is the promise: a batch of messages is judged (`intake`), committed with a disk flush, then the lanes get
+their receipts, and last the broker its PUBACKs. What is lost on the way was not acknowledged, so the lane sends it
+again; what comes twice is recognised by (lane, stream, seq) and acknowledged again. The broker's own acknowledgements
+are flow control and nothing else: mosquitto 2.0 loses what was under way to a member of a shared subscription that
+dies, and what waited for it too; the other members never see it (tests/test_hq_ingest.py).
 """
 
 import secrets
-import sqlite3
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 import structlog
 
-from gated.hq.archive import Archive, Fate, Taken
-from gated.mqtt import Backoff, Broker, Connected, Gone, Happening, Publication, Received, Refused, Session
+from gated.hq.archive import Archive, ArchiveError
+from gated.hq.judging import Batch, Judge, lock, whose
+from gated.hq.receipts import Answer, Signer
+from gated.mqtt import Backoff, Broker, Connected, Gone, Happening, Received, Refused, Session
 from gated.notify import notify, watchdog_s
 from gated.wire import link
-from gated.wire.codec import WireError
-from gated.wire.record import Head
 
 log = structlog.get_logger()
 
@@ -29,62 +30,90 @@ BATCH_MAX = 500
 """Messages in one commit."""
 GATHER_S = 0.02
 """How long a first message waits for company: a commit costs a disk flush, however many share it."""
-RECEIVE_MAX = 1000
-RESEND_S = 1.0
-"""A stream is asked at most this often to send again."""
+RECEIVE_MAX = 500
+PACKET_MAX = 128 * 1024
+"""Bytes of one message, more than any of the contract's; times `RECEIVE_MAX` it is what the inbox can hold."""
+RESEND_S, RESEND_S_MAX = 1.0, 30.0
+"""A stream is asked at most this often to send again; ever more seldom while nothing comes of it."""
+HELD_S = 1.0
+"""Records that wait this long for those before them wait for something that was lost."""
+PATIENCE_S = 0.5
+"""A session that HQ does not know is looked up again after this: another worker may be about to commit its birth."""
+LATER_MAX = 1000
 
 
-@dataclass
-class _Answer:
-    """What one lane is told after the commit."""
+class Systemd:
+    """Tells systemd how a worker is: ready, what it waits for, that it is not stuck."""
 
-    heads: dict[str, Head] = field(default_factory=dict)
-    resend: set[str] = field(default_factory=set)
-    refusals: list[link.Refusal] = field(default_factory=list)
-    pong: str = ""
+    def __init__(self) -> None:
+        self._stroke_s, self._stroke_mono, self._state = watchdog_s(), 0.0, ""
+
+    def __call__(self, ingest: "Ingest") -> None:
+        """Every pass of the worker's loop."""
+        now = time.monotonic()
+        if self._stroke_s is not None and now - self._stroke_mono >= self._stroke_s / 2:
+            notify("WATCHDOG=1")
+            self._stroke_mono = now
+        if ingest.state != self._state:
+            self._state = ingest.state
+            notify(*(("READY=1",) if ingest.connected else ()), f"STATUS={self._state}")
 
 
 class Ingest:
-    """One process that takes in the records of `site` (`+`: of all sites)."""
+    """One worker: takes in what the broker deals it of the records of `site` (`+`: of all sites).
 
-    def __init__(self, archive: Archive, private: bytes, broker: Broker, site: str = "+") -> None:
-        self.archive, self._private, self._broker = archive, private, broker
-        self._topics = [(f"{link.ROOT}/{site}/+/{leaf}", 1) for leaf in ("event", "birth", "death", "telemetry")]
+    `counts`: what it did since it began. `state`: one line for people. `committed`: when it last committed, Unix
+    time; 0: not yet."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        private: bytes,
+        receipts_key: bytes,
+        broker: Broker,
+        site: str = "+",
+        pulse: "Callable[[Ingest], None] | None" = None,
+    ) -> None:
+        """`private`: opens what lanes seal. `receipts_key`: signs receipts. `pulse` is called in every pass, at least
+        every second while the database answers."""
+        self.archive, self._judge, self._broker = archive, Judge(private), broker
+        self.counts: Counter[str] = Counter()
+        self.committed = 0.0
+        self.state, self.connected = "starting", False
+        self._pulse = pulse or Systemd()
+        self._signer = Signer(receipts_key)
+        self._topics = [(topic, 1) for topic in link.ingest_filters(self._signer.group, site)]
         self._client_id = f"hq-ingest-{secrets.token_hex(6)}"
         self._inbox: SimpleQueue[Happening] = SimpleQueue()
-        self._asked_mono: dict[tuple[str, str], float] = {}
         self._session: Session | None = None
         self._name = ""
         """Of this connection, in receipts."""
+        self._dial_mono = self._sweep_mono = 0.0
+        self._away = False
+        self._broker_backoff, self._database_backoff = Backoff(0.5, 30.0), Backoff(0.5, 15.0)
+        self._asked: dict[tuple[str, str], tuple[float, float, int]] = {}
+        """Of a stream: when it may be asked again, the pause after that, its head when it was asked."""
+        self._later: deque[tuple[float, Received]] = deque()
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`. Raises `sqlite3.Error` never: what cannot be stored now is logged and comes again."""
-        backoff = Backoff(0.5, 30.0)
-        stroke_s = watchdog_s()
-        again_mono = time.monotonic()
+        """Until `stop`. A broker or a database that is away, and any message whatever, are logged and outlived."""
         while not stop.is_set():
-            if stroke_s is not None:
-                notify("WATCHDOG=1")
-            if self._session is None and time.monotonic() >= again_mono:
-                self._session = self._dial()
-            for happened in self._gather(min(0.5, stroke_s or 0.5)):
-                if isinstance(happened, Connected):
-                    backoff.reset()
-                    log.info("connected", broker=self._broker.host, port=self._broker.port)
-                    notify("READY=1", "STATUS=connected")
-                elif isinstance(happened, Gone) and happened.session is self._session:
-                    pause_s = backoff.pause_s()
-                    log.warning("no broker", why=happened.why, again_in_s=round(pause_s, 1))
-                    self._session, again_mono = None, time.monotonic() + pause_s
-                elif isinstance(happened, Refused):
-                    log.error("the broker threw a receipt away", why=happened.reason)
-        if self._session is not None:
-            self._session.stop()
-            self._session = None
+            self._pulse(self)
+            now = time.monotonic()
+            if self._session is None and now >= self._dial_mono and (not self._away or self._is_back()):
+                self._dial()
+            if self.connected and now >= self._sweep_mono:
+                self._sweep()
+            for happened in self._gather(0.5):
+                self._notice(happened)
+        self._hang_up()
 
-    def _dial(self) -> Session:
+    # -- the broker
+
+    def _dial(self) -> None:
         self._name = secrets.token_hex(6)
-        session = Session(
+        self._inbox = SimpleQueue()  # what an earlier session left is not of ours to answer
+        self._session = Session(
             self._broker,
             self._client_id,
             self._inbox,
@@ -92,15 +121,37 @@ class Ingest:
             manual_ack=True,
             receive_max=RECEIVE_MAX,
             inflight_max=200,
+            packet_max=PACKET_MAX,
         )
-        session.start()
-        return session
+        self._session.start()
+
+    def _hang_up(self) -> None:
+        if self._session is not None:
+            self._session.stop()
+        self._session, self.connected = None, False
+
+    def _notice(self, happened: Happening) -> None:
+        if happened.session is not self._session:
+            return  # we hung up ourselves
+        if isinstance(happened, Connected):
+            self._broker_backoff.reset()
+            self.connected, self.state = True, "connected"
+            log.info("connected", broker=self._broker.host, port=self._broker.port, name=self._name)
+        elif isinstance(happened, Gone):
+            pause_s = self._broker_backoff.pause_s()
+            log.warning("no broker", why=happened.why, again_in_s=round(pause_s, 1))
+            self._session, self.connected, self.state = None, False, f"no broker: {happened.why}"
+            self._dial_mono = time.monotonic() + pause_s
+        elif isinstance(happened, Refused):
+            log.error("the broker threw a receipt away", why=happened.reason)
 
     def _gather(self, wait_s: float) -> list[Happening]:
         """Wait for messages and take them in, a batch at once. Returns what happened besides."""
         messages: list[Received] = []
         others: list[Happening] = []
         until = time.monotonic() + wait_s
+        if self._later:
+            until = min(until, max(time.monotonic(), self._later[0][0]))
         while len(messages) < BATCH_MAX:
             try:
                 happened = self._inbox.get(timeout=max(0.0, until - time.monotonic()))
@@ -113,88 +164,128 @@ class Ingest:
             else:
                 others.append(happened)
                 break
-        if messages:
-            self._take_in(messages)
+        again = []
+        while self._later and self._later[0][0] <= time.monotonic():
+            again.append(self._later.popleft()[1])
+        if again:
+            self._take_in(again, patient=False)
+        if messages and not self._away:
+            self._take_in(messages, patient=True)
         return others
 
-    def _take_in(self, messages: Sequence[Received]) -> None:
-        answers: dict[tuple[str, str], _Answer] = {}
-        try:
-            with self.archive.batch():
-                for message in messages:
-                    self._take(message, answers)
-        except sqlite3.Error as bad:
-            log.error("nothing stored, nothing acknowledged", why=str(bad), messages=len(messages))
-            time.sleep(0.5)
-            answers.clear()
-        for (site, lane), answer in answers.items():
-            self._tell(site, lane, answer)
-        for message in messages:
-            message.session.acknowledge(message)
+    # -- the database
 
-    def _take(self, message: Received, answers: dict[tuple[str, str], _Answer]) -> None:
-        try:
-            site, lane, leaf = link.place(message.topic)
-        except ValueError:
-            log.error("message outside of gate/v1", topic=message.topic)
-            return
-        answer = answers.setdefault((site, lane), _Answer())
-        if leaf == "event":
-            self._event(site, lane, message, answer)
+    def _take_in(self, messages: Sequence[Received], patient: bool) -> None:
+        """One transaction; where it fails, smaller ones, so that a message that cannot be stored holds up no other.
+        Where the database takes nothing at all, leave the broker: others may be better off, and lanes learn of it."""
+        if self._away:
             return
         try:
-            told = link.decode(message.payload)
-        except WireError as bad:
-            log.warning("message refused", site=site, lane=lane, leaf=leaf, why=str(bad))
-            return
-        if leaf == "birth" and isinstance(told, link.Birth):
-            self.archive.born(site, lane, told, message.retain)
-            for span in told.spans:
-                answer.heads.setdefault(span.stream_id, self.archive.head(lane, span.stream_id))
-            log.info("lane up", site=site, lane=lane, session=told.session, retained=message.retain)
-        elif leaf == "death" and isinstance(told, link.Death):
-            if self.archive.died(site, lane, told):
-                log.warning("lane gone", site=site, lane=lane, why=told.why)
-        elif leaf == "telemetry" and isinstance(told, link.Telemetry):
-            self.archive.told(site, lane, told)
-            answer.pong = told.ping
+            batch = self._commit(messages, patient)
+        except Exception as bad:  # noqa: BLE001 - whatever a message does to us, the next one is another lane's
+            self.counts["commit_errors"] += 1
+            why = _why(bad)
+            if not self._answers(why):
+                return
+            if len(messages) > 1:
+                half = len(messages) // 2
+                self._take_in(messages[:half], patient)
+                self._take_in(messages[half:], patient)
+                return
+            log.error("message not stored, not acknowledged", **whose(messages[0]), why=why)
         else:
-            log.warning("message refused", site=site, lane=lane, leaf=leaf, why="another message than its topic's")
+            self.counts.update(batch.counts)
+            self.counts["findings"] += len(batch.found)
+            for site, lane, code, detail in batch.found:
+                log.error("finding", site=site, lane=lane, code=code, detail=detail)
+            now = time.monotonic()
+            for (site, lane), answer in batch.answers.items():
+                self._tell(site, lane, answer)
+            self._later.extend((now + PATIENCE_S, message) for message in batch.later)
+        if patient:
+            for message in messages:
+                message.session.acknowledge(message)
 
-    def _event(self, site: str, lane: str, message: Received, answer: _Answer) -> None:
-        named = (message.properties.get(link.ID_PROPERTY, ""), _number(message.properties.get(link.SEQ_PROPERTY)))
-        taken = self.archive.take(site, lane, message.payload, named, self._private)
-        if taken.head is not None:
-            answer.heads[taken.stream_id] = taken.head
-        if taken.fate is Fate.MISSING:
-            answer.resend.add(taken.stream_id)
-        elif taken.fate in (Fate.REFUSED, Fate.SET_ASIDE):
-            self._refuse(site, lane, taken, answer)
+    def _commit(self, messages: Sequence[Received], patient: bool) -> Batch:
+        batch = Batch(counts=Counter(messages=len(messages) if patient else 0, commits=1))
+        with self.archive.batch() as intake:
+            lock(intake, messages)
+            for message in messages:
+                self._judge.take(intake, message, batch, patient and len(self._later) < LATER_MAX)
+            batch.found = intake.found
+        self.committed = time.time()
+        return batch
 
-    def _refuse(self, site: str, lane: str, taken: Taken, answer: _Answer) -> None:
-        final = taken.fate is Fate.SET_ASIDE
-        say = log.error if final else log.warning
-        say("record refused", site=site, lane=lane, stream=taken.stream_id, seq=taken.seq, why=taken.why, final=final)
-        if taken.stream_id and taken.seq > 0:
-            why = taken.why.partition(":")[0]
-            answer.refusals.append(link.Refusal(taken.stream_id, taken.seq, taken.chain, why, final))
+    def _answers(self, why: str) -> bool:
+        """Does the database take a transaction at all? If not, hang up and try again later."""
+        try:
+            with self.archive.batch() as intake:
+                intake.count("commit_errors", 1)
+        except ArchiveError as bad:
+            pause_s = self._database_backoff.pause_s()
+            self._away, self._dial_mono = True, time.monotonic() + pause_s
+            self.state = "the database is away"
+            log.error(self.state + ": nothing stored, nothing acknowledged", why=f"{why}; {bad}", again_in_s=pause_s)
+            self._later.clear()
+            self._hang_up()
+            return False
+        return True
 
-    def _tell(self, site: str, lane: str, answer: _Answer) -> None:
-        """The receipt, where there is something to say. Lost with its connection, it is made again by the resend."""
+    def _is_back(self) -> bool:
+        if not self._answers("asked again"):
+            return False
+        self._away, self.state = False, "the database is back"
+        self._database_backoff.reset()
+        log.info(self.state)
+        return True
+
+    def _sweep(self) -> None:
+        """Ask lanes for what was lost on the way while the records behind it came. The pauses vary, so that workers
+        who began together do not ask together."""
+        self._sweep_mono = time.monotonic() + HELD_S * (0.75 + secrets.randbelow(500) / 1000)
+        try:
+            with self.archive.batch() as intake:
+                stalled = intake.stalled(HELD_S)
+        except ArchiveError as bad:
+            self.counts["commit_errors"] += 1
+            self._answers(str(bad))
+            return
+        answers: dict[tuple[str, str], Answer] = {}
+        for site, lane, head in stalled:
+            if self._may_ask(lane, head.stream_id, head.seq):
+                answer = answers.setdefault((site, lane), Answer())
+                answer.head(head)
+                answer.resend.add(head.stream_id)
+        for (site, lane), answer in answers.items():
+            self._publish(site, lane, answer)
+
+    def _tell(self, site: str, lane: str, answer: Answer) -> None:
+        """The receipts, where there is something to say. Lost with their connection, they are made again when the lane
+        sends again."""
+        answer.resend = {each for each in answer.resend if self._may_ask(lane, each, answer.heads[each].seq)}
+        self._publish(site, lane, answer)
+
+    def _publish(self, site: str, lane: str, answer: Answer) -> None:
+        self.counts["resends"] += len(answer.resend)
+        for receipt in answer.receipts(self._name):
+            if self._session is not None:
+                self._session.publish(self._signer.publication(site, lane, receipt))
+
+    def _may_ask(self, lane: str, stream_id: str, seq: int) -> bool:
         now = time.monotonic()
-        heads = []
-        for stream_id, head in answer.heads.items():
-            resend = stream_id in answer.resend
-            if resend:
-                asked = self._asked_mono.get((lane, stream_id), float("-inf"))
-                resend = now - asked >= RESEND_S
-                if resend:
-                    self._asked_mono[lane, stream_id] = now
-            heads.append(link.Head(stream_id, head.seq, head.hash, resend))
-        if self._session is not None and (heads or answer.refusals or answer.pong):
-            receipt = link.Receipt(self._name, tuple(heads[: link.STREAMS_MAX]), tuple(answer.refusals), answer.pong)
-            self._session.publish(Publication(link.topic(site, lane, "ack"), link.encode(receipt)))
+        again_mono, pause_s, before = self._asked.get((lane, stream_id), (now, RESEND_S, seq))
+        if now < again_mono:
+            return False
+        pause_s = RESEND_S if seq != before else pause_s
+        if len(self._asked) >= 10_000:
+            self._asked.clear()
+        self._asked[lane, stream_id] = now + pause_s, min(RESEND_S_MAX, 2 * pause_s), seq
+        return True
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else 0
+def _why(bad: Exception) -> str:
+    """What failed. Only a text of our own is repeated: another's may quote the message."""
+    if isinstance(bad, ArchiveError):
+        return str(bad)
+    place = traceback.extract_tb(bad.__traceback__)[-1]
+    return f"{type(bad).__name__} at {place.name}:{place.lineno}"
