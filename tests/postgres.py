@@ -1,6 +1,9 @@
 """A real PostgreSQL in a folder, on a free loopback port, to be killed and restarted. Skips the test where it is not
 installed."""
 
+import atexit
+import functools
+import itertools
 import os
 import pwd
 import re
@@ -8,9 +11,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.broker import free_port
@@ -149,3 +154,44 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+@functools.cache
+def shared() -> RunningPostgres:
+    """One server for all tests of this process. It ends with it."""
+    folder = Path(tempfile.mkdtemp(prefix="gated-postgres-"))
+    server = RunningPostgres(folder).start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    return server
+
+
+_numbers = itertools.count(1)
+
+
+def new_database() -> str:
+    """The URL of an empty database of the shared server."""
+    server, name = shared(), f"test_{next(_numbers)}"
+    server.query(f"CREATE DATABASE {name}")
+    return f"{server.url.rpartition('/')[0]}/{name}"
+
+
+@functools.cache
+def _common() -> str:
+    return new_database()
+
+
+def emptied() -> str:
+    """The URL of one database that such tests share, its tables emptied: quicker than a new one."""
+    with psycopg.connect(_common().replace("+psycopg", ""), autocommit=True) as sql:
+        names = [row[0] for row in sql.execute("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND"
+            " relnamespace = 'public'::regnamespace AND NOT relispartition")]  # fmt: skip
+        if names:
+            sql.execute(f"TRUNCATE {', '.join(names)}".encode())
+    return _common()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database for HQ's records, as each test that asks for it must work with both."""
+    return str(tmp_path / "hq.db") if request.param == "sqlite" else emptied()

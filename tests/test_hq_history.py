@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from gated.hq import keys
 from gated.hq.archive import Archive, Fate
@@ -209,8 +210,8 @@ class Lane:
         return record
 
     def take(self, record: Record) -> None:
-        with self.archive.batch():
-            assert self.archive.take("tpe-t1", self.name, record.encode(), ("", 0), self.private).fate is Fate.STORED
+        with self.archive.batch() as intake:
+            assert intake.take("tpe-t1", self.name, record.encode(), ("", 0), self.private).fate is Fate.STORED
 
     def passes(self, subject: int | None, direction: str, utc: datetime, **also: Any) -> list[Record]:
         """A verdict, and the end of its ticket a while later."""
@@ -306,6 +307,12 @@ def test_a_run_that_is_cut_short_leaves_nothing_half_done(
     assert counting(lane, register, rules).update().counts == {"added": 1} and entries(register.person(1)) == [1]
 
 
+def spoil(archive: Archive, sealed: bytes | None) -> None:
+    """Put something else in the place of a sealed half."""
+    with archive.engine.connect().execution_options(writes=True) as sql, sql.begin():
+        sql.execute(text("UPDATE records SET sealed = :sealed WHERE lane = 'lane-07' AND seq = 4"), {"sealed": sealed})
+
+
 def test_a_record_that_cannot_be_read_stops_its_lane_alone(
     tmp_path: Path, lane: Lane, register: Register, rules: Rules
 ) -> None:
@@ -317,11 +324,11 @@ def test_a_record_that_cannot_be_read_stops_its_lane_alone(
     other.passes(2, "exit", FIRST + 2 * HOUR)
     wrong = History(lane.archive, bytes(32), register, rules).update()  # another key: nothing is lost by it
     assert [name for name, _, _ in wrong.stuck] == ["lane-07", "lane-08"] and register.person(1).crossings == ()
-    lane.archive.db.execute("UPDATE records SET sealed = x'00' WHERE lane = 'lane-07' AND seq = 4")
+    spoil(lane.archive, b"\0")
     done = counting(lane, register, rules).update()
     assert [stuck[:2] for stuck in done.stuck] == [("lane-07", end.stream_id)] and done.counts == {"added": 1}
     assert register.person(2).crossings and register.read_to("lane-07", end.stream_id) == 0
-    lane.archive.db.execute("UPDATE records SET sealed = ? WHERE lane = 'lane-07' AND seq = 4", [end.sealed])
+    spoil(lane.archive, end.sealed)
     assert counting(lane, register, rules).update().counts == {"added": 2} and len(register.person(1).crossings) == 2
     other.close()
 

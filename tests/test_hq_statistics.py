@@ -85,7 +85,7 @@ def test_the_command_counts_what_lanes_sealed_and_shows_nobody(tmp_path: Path) -
     hq = Hq(tmp_path)
     for record in hq.chain("crossing", *FACTS):
         hq.take(record)
-    ask = ["statistics", "--db", str(hq.path), "--key", str(hq.key)]
+    ask = ["statistics", "--db", hq.path, "--key", str(hq.key)]
     done = CliRunner().invoke(gated_hq, [*ask, "--json"])
     assert done.exit_code == 0, done.output
     found = {(row["category"], row["direction"]): row for row in json.loads(done.output)}

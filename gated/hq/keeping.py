@@ -202,7 +202,7 @@ class Keeping:
         if number == FINDINGS_MAX - 1:
             key = (lane, "too_many", "further findings of this lane are not written down")
         row = {"noticed": self.now, "site": site, "lane": lane, "code": key[1], "detail": key[2]}
-        if self._sql.execute(insert_new(self._sql, tables.findings), row).rowcount != 1:
+        if self._sql.execute(insert_new(self._sql, tables.findings).returning(c.id), row).first() is None:
             return False
         self.found.append((site, *key))
         self._counts["findings"] += 1
