@@ -27,7 +27,7 @@ from gated.wire.codec import WireError
 from gated.wire.facts import AlarmRaised
 from gated.wire.record import RECORD_MAX, Head, Record
 from tests.broker import RunningBroker
-from tests.postgres import RunningPostgres
+from tests.postgres import new_database, shared
 from tests.test_uplink import Spy
 from tests.uplink_rig import LANE, SITE, Rig, eventually
 
@@ -40,22 +40,10 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPostgres]:
-    with RunningPostgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     """A rig with its broker, HQ on either database."""
-    url = ""
-    if request.param == "postgresql":
-        server: RunningPostgres = request.getfixturevalue("postgres")
-        name = f"hq_{os.urandom(4).hex()}"
-        server.query(f"CREATE DATABASE {name}")
-        url = server.url.rpartition("/")[0] + f"/{name}"
-    made = Rig(tmp_path, hq_url=url)
+    made = Rig(tmp_path, hq_url=new_database() if request.param == "postgresql" else "")
     made.broker.start()
     yield made
     made.close()
@@ -300,9 +288,9 @@ def test_a_message_that_cannot_be_stored_holds_up_no_other(rig: Rig, monkeypatch
 
 
 @pytest.mark.parametrize("served", ["postgresql"], indirect=True)
-def test_a_database_that_is_away_and_comes_back(served: Rig, postgres: RunningPostgres) -> None:
+def test_a_database_that_is_away_and_comes_back(served: Rig) -> None:
     """To the lanes it is as if HQ were away: they do not send into nothing."""
-    rig = served
+    rig, postgres = served, shared()
     rig.ingest("a")
     rig.ingest("b")
     rig.uplink()

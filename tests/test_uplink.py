@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
+from gated.hq.receipts import Signer
 from gated.mqtt import Broker, Connected, Happening, Publication, Received, Session
 from gated.wire import link
 from gated.wire.facts import AlarmRaised, LaneChanged
@@ -235,31 +236,38 @@ def test_a_full_outbox_drops_and_hq_knows(rig: Rig) -> None:
 
 
 def test_receipts_that_nobody_earned_change_nothing(rig: Rig) -> None:
-    """No HQ runs: whoever speaks on the topic of receipts is somebody else."""
+    """No HQ runs: whoever speaks on the topic of receipts is somebody else, or has stolen its key."""
     rig.broker.start()
     rig.lane.passengers(3)
     rig.uplink()
     stream_id, last = rig.lane.written[0].stream_id, max(r.seq for r in rig.lane.written if r.stream == "state")
+    true = next(r for r in rig.lane.written if r.stream == "state" and r.seq == 1)
+    earned = link.Receipt("w", heads=(link.Head(stream_id, 1, true.hash()),))
+    signer = Signer(rig.receipts_key)
     with Spy(rig.hq_broker, link.topic(SITE, LANE, "telemetry")) as spy:
         spy.heard()
-        for head in (
-            link.Head(stream_id, last + 5, bytes(32)),
-            link.Head(stream_id, last, bytes(32)),
-            link.Head("another-state", 1, bytes(32)),
+        other = signer.publication(SITE, "lane-08", earned)
+        genuine = signer.publication(SITE, LANE, earned)
+        spy.say("ack", link.encode(earned))
+        spy.say("ack", link.encode(earned), **Signer(bytes(31) + b"x").publication(SITE, LANE, earned).properties)
+        spy.say("ack", other.payload, **other.properties)
+        spy.say("ack", genuine.payload + b" ", **genuine.properties)
+        spy.say("ack", genuine.payload, **{link.SIGNATURE_PROPERTY: "no base64"})
+        for receipt in (
+            link.Receipt("w", heads=(link.Head(stream_id, last + 5, bytes(32)),)),
+            link.Receipt("w", heads=(link.Head(stream_id, last, bytes(32)),)),
+            link.Receipt("w", heads=(link.Head("another-state", 1, bytes(32)),)),
+            link.Receipt("w", refusals=(link.Refusal(stream_id, 1, bytes(32), "malformed", True),)),
         ):
-            spy.say("ack", link.encode(link.Receipt(heads=(head,))))
-        final = link.Refusal(stream_id, 1, bytes(32), "malformed", True)
-        spy.say("ack", link.encode(link.Receipt(refusals=(final,))))
-        spy.say("ack", b"{}")
-        spy.say("ack", link.encode(link.Death("x", "y")))
+            spy.session.publish(signer.publication(SITE, LANE, receipt))
         time.sleep(0.6)
         assert rig.acked() == {}
-        true = next(r for r in rig.lane.written if r.stream == "state" and r.seq == 1)
-        spy.say("ack", link.encode(link.Receipt(heads=(link.Head(stream_id, 1, true.hash()),))))
+        spy.session.publish(genuine)
         eventually(lambda: rig.acked() == {stream_id: 1}, what="a true receipt is believed")
-        spy.say("ack", link.encode(link.Receipt(heads=(link.Head(stream_id, 0, bytes(32)),))))
+        low = link.Receipt("w", heads=(link.Head(stream_id, 0, bytes(32)),))
+        spy.session.publish(signer.publication(SITE, LANE, low))
         time.sleep(0.4)
-        assert rig.acked() == {stream_id: 1}, "never back"
+        assert rig.acked() == {stream_id: 1}, "never back by a late word"
 
 
 def test_a_record_changed_on_the_way_is_refused_by_name(rig: Rig) -> None:

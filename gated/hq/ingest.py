@@ -225,7 +225,9 @@ class Ingest:
             pause_s = self._database_backoff.pause_s()
             self._away, self._dial_mono = True, time.monotonic() + pause_s
             self.state = "the database is away"
-            log.error(self.state + ": nothing stored, nothing acknowledged", why=f"{why}; {bad}", again_in_s=pause_s)
+            log.error(
+                self.state + ": nothing stored, nothing acknowledged", why=f"{why}; {bad}", again_in_s=round(pause_s, 1)
+            )
             self._later.clear()
             self._hang_up()
             return False
