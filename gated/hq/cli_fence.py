@@ -84,7 +84,7 @@ def lift(lane: str, acl: Path, pid_file: Path) -> None:
 @_ACL
 @_PID
 @click.option(
-    "--rate", type=click.FloatRange(1), default=3000.0, show_default=True, help="Messages a second of a lane."
+    "--rate", type=click.FloatRange(1), default=2000.0, show_default=True, help="Messages a second of a lane."
 )
 @click.option("--log-format", type=click.Choice(["json", "console"]), default="console", show_default=True)
 @broker_options

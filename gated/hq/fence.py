@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 UNIT_BYTES: Final = 8192
 """A message counts once, and once more for each of these."""
-RATE_DEFAULT: Final = 3000.0
+RATE_DEFAULT: Final = 2000.0
 """Units a second that a lane may send: above what 64 unanswered records can reach, so a lane with a month's backlog
 keeps below it too."""
 BURST_S: Final = 3.0
