@@ -194,7 +194,7 @@ def _may_speak(broker: ProductionBroker) -> bool:
         return not reader.inbox.empty()
 
 
-def test_a_thousand_wills_are_one(broker: ProductionBroker) -> None:
+def test_a_storm_of_wills_leaves_one(broker: ProductionBroker) -> None:
     """Each connection puts an end to the one before it, so a storm of them costs handshakes and nothing that stays."""
     with Peer(broker.as_("hq-ingest"), link.topic(SITE, "lane-08", "death")) as ingest:
         for k in range(100):
