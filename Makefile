@@ -14,7 +14,7 @@ ARGS ?=
 N ?= 20
 
 .PHONY: help setup models broker fprint demo demo-sync demo-taiwan test lint format soak mutants \
-    mutants-policy bench bench-sync conformance crash crash-sync fleet-sync docs clean distclean
+    mutants-policy bench bench-sync conformance crash crash-sync fleet fleet-sync docs clean distclean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ crash: models broker ## Kill -9 of lane, uplink, broker and HQ while passengers 
 
 crash-sync: $(READY) ## Kill -9 and failing disks at every step of a sync: old or new data, never mixed
 	$(PY) -m tests.hw_sim crash-sync $(ARGS)
+
+fleet: broker ## Many lanes report to one HQ over mutual TLS: ARGS="--lanes 1000 --rate 300 --db postgresql"
+	$(PY) -m tests.hw_sim fleet $(ARGS)
 
 fleet-sync: $(READY) ## 200 lanes with the real sync against one HQ: seconds, bytes, CPU until all are current
 	$(PY) -m tests.hw_sim fleet-sync $(ARGS)

@@ -2,20 +2,28 @@
 
 import asyncio
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gated.hq.archive import Archive
 from gated.mqtt import Broker
 from gated.wire import link
 from gated.wire.facts import AlarmRaised, LaneChanged, TicketSettled, VerdictReached
-from tests.broker import Pki, ProductionBroker, RunningBroker
+from gated.wire.record import Head, stream_id
+from gated.wire.seal import public_of
+from tests.broker import Pki, ProductionBroker, RunningBroker, mosquitto_path
+from tests.hw_sim import fleet, fleet_hq
 from tests.hw_sim.fleet_plan import RECORDS, SITE, Passengers, Plan, name_of
 from tests.hw_sim.mqtt5 import Broken, Connection, Message, connect
+from tests.postgres import programs
 
 ROOT = Path(__file__).resolve().parents[1]
 TOPIC = "a/b"
@@ -117,8 +125,8 @@ def test_a_will_is_published_and_a_goodbye_has_none(broker: RunningBroker) -> No
 
 def test_pings_keep_an_idle_line_open_and_a_dead_one_is_noticed(broker: RunningBroker) -> None:
     async def work() -> None:
-        line, _ = await call(broker, "idle", keep_alive_s=2)
-        await asyncio.sleep(3.5)  # mosquitto gives up after 1.5 keep alives
+        line, _ = await call(broker, "idle", keep_alive_s=1)
+        await asyncio.sleep(2)  # mosquitto gives up after 1.5 keep alives
         assert not line.gone.done()
         line.close()
         silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
@@ -205,10 +213,84 @@ def test_nobody_comes_at_no_rate() -> None:
     assert passengers.next_mono == float("inf") and list(passengers.until(1e9)) == []
 
 
+# -- the verdict ----------------------------------------------------------------------------------------------------
+
+
+class Truth:
+    """Records that a lane made, and HQ's database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = str(folder / "hq.db")
+        Archive(self.where).close()
+        self.private = os.urandom(32)
+        self._head = Head.start(name_of(0), stream_id("g1", "state"))
+        self.made: dict[tuple[str, str], tuple[int, bytes]] = {}
+
+    def take(self, count: int, *, heard: bool = True) -> None:
+        """The lane makes so many records, and HQ takes them in if it hears of them."""
+        archive = Archive(self.where)
+        for _ in range(count):
+            record = self._head.next(LaneChanged("idle"), datetime.now(UTC), "b", public_of(self.private))
+            self._head = self._head.after(record)
+            self.made[record.lane, record.stream_id] = self._head.seq, self._head.hash
+            if heard:
+                with archive.batch() as intake:
+                    intake.take(SITE, record.lane, record.encode(), ("", 0), self.private)
+        archive.close()
+
+    def spoil(self, statement: str) -> None:
+        """Change HQ's database behind its back."""
+        with sqlite3.connect(self.where) as sql:
+            sql.executescript(statement)
+
+    def verdict(self, acked: int | None = None) -> tuple[bool, dict[str, Any]]:
+        """Whether the fleet calls that good, and what it found."""
+        found = fleet_hq.compared(self.where, self.made)
+        made = sum(seq for seq, _ in self.made.values())
+        return fleet.good({**found, "made": made, "acked": made if acked is None else acked}), found
+
+
+def test_all_that_was_made_is_there(tmp_path: Path) -> None:
+    truth = Truth(tmp_path)
+    assert not truth.verdict()[0], "nothing made is no proof"
+    truth.take(5)
+    good, found = truth.verdict()
+    assert good and (found["at_hq"], found["lost"], found["doubled"], found["wrong"]) == (5, 0, 0, [])
+    assert not truth.verdict(acked=4)[0], "at HQ, and the lane does not know it"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "lost", "doubled"),
+    [
+        ("DELETE FROM records WHERE seq = 3", 1, 0),
+        ("DELETE FROM records WHERE seq = 5", 1, 0),
+        ("DELETE FROM records", 5, 0),
+        ('UPDATE records SET clear = \'{"state":"open"}\' WHERE seq = 2', 0, 0),
+        ("UPDATE streams SET hash = zeroblob(32)", 0, 0),
+        ("DROP INDEX records_identity; INSERT INTO records SELECT * FROM records WHERE seq = 4", 0, 1),
+        ("UPDATE records SET lane = 'lane-00009'; UPDATE streams SET lane = 'lane-00009'", 5, 0),
+    ],
+)
+def test_whatever_differs_is_seen(tmp_path: Path, spoil: str, lost: int, doubled: int) -> None:
+    truth = Truth(tmp_path)
+    truth.take(5)
+    truth.spoil(spoil)
+    good, found = truth.verdict()
+    assert not good and (found["lost"], found["doubled"]) == (lost, doubled)
+
+
+def test_what_hq_never_heard_of_is_lost(tmp_path: Path) -> None:
+    truth = Truth(tmp_path)
+    truth.take(3)
+    truth.take(2, heard=False)
+    good, found = truth.verdict()
+    assert not good and found["lost"] == 2
+
+
 # -- whole fleets -------------------------------------------------------------------------------------------------
 
 
-def run(tmp_path: Path, *arguments: str, within_s: float = 100) -> dict[str, Any]:
+def run(*arguments: str, within_s: float = 100) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.hw_sim", "fleet", "--json", *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False,
@@ -216,3 +298,41 @@ def run(tmp_path: Path, *arguments: str, within_s: float = 100) -> dict[str, Any
     assert done.returncode == 0, f"{done.stderr[-3000:]}\n{done.stdout[-3000:]}"
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def check(found: dict[str, Any], lanes: int) -> None:
+    """What every fleet must show, whatever its size."""
+    assert found["ready"] == lanes and found["made"] == found["acked"] == found["at_hq"] > 0
+    assert (found["lost"], found["doubled"], found["wrong"]) == (0, 0, [])
+    assert {"lanes", "broker", "ingest"} <= found["parts"].keys()
+    assert all(part["rss_mb"] > 0 for part in (found["parts"][name] for name in ("lanes", "broker", "ingest")))
+
+
+@pytest.mark.parametrize("kind", ["wire", "full"])
+def test_a_small_fleet_through_a_restart_of_the_broker(kind: str) -> None:
+    mosquitto_path()
+    found = run(
+        "--lanes", "20", "--rate", "60", "--seconds", "2", "--restart-broker", *(["--full"] if kind == "full" else [])
+    )  # fmt: skip
+    check(found, 20)
+    assert found["again_ready_s"] > 0 and found["failures"]
+    if kind == "wire":
+        assert found["connects"] >= 40 and found["to_receipt_s"]["p50"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("db", ["sqlite", "postgresql"])
+def test_a_thousand_lanes(db: str) -> None:
+    mosquitto_path()
+    if db == "postgresql":
+        programs()
+    arguments = ("--lanes", "1000", "--rate", "150", "--seconds", "20", "--restart-broker", "--workers", "2")
+    check(run(*arguments, "--db", db, "--ingest", "1" if db == "sqlite" else "2", within_s=550), 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_hundred_full_lanes() -> None:
+    mosquitto_path()
+    check(run("--lanes", "200", "--full", "--rate", "60", "--seconds", "20", "--workers", "4", within_s=550), 200)
