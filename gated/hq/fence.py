@@ -124,7 +124,7 @@ class Watch:
             try:
                 happened = self._inbox.get(timeout=0.5)
             except Empty:
-                continue
+                continue  # time to look whether to stop, or to dial again
             if isinstance(happened, Received):
                 self._hear(happened)
             elif isinstance(happened, Connected):
