@@ -1,6 +1,7 @@
 """Draws what the documents draw from the code: `make docs`. `--check` only compares.
 
-docs/policy.md is drawn by `policy_tables`, docs/states.md here.
+docs/policy.md is drawn by `policy_tables`, docs/metrics.md by `metrics_page`, config/grafana/ by `dashboards`,
+docs/states.md here.
 
 The state diagram is read from the table that runs (`gated.lane.machine`): every handler of a state's row is followed
 through the functions that it calls, to the states that these can enter. What a handler enters only under a condition
@@ -23,6 +24,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import policy_tables  # noqa: E402
 
+from docs import dashboards, metrics_page  # noqa: E402
 from gated.lane import moves  # noqa: E402
 from gated.lane.core import DWELL, State  # noqa: E402
 from gated.lane.events import Event  # noqa: E402
@@ -127,7 +129,15 @@ def states() -> str:
 
 
 _HEAD = ("| event | handler | can enter | |", "|---|---|---|---|")
-PAGES: dict[str, Callable[[], str]] = {"policy.md": policy_tables.page, "states.md": states}
+PAGES: dict[str, Callable[[], str]] = {
+    "metrics.md": metrics_page.page,
+    "policy.md": policy_tables.page,
+    "states.md": states,
+    **{
+        f"../config/grafana/{name}": functools.partial(str, text)  # made once: a board is not quick
+        for name, text in dashboards.files().items()
+    },
+}
 
 
 def main() -> int:

@@ -198,7 +198,7 @@ def serve(listen: str, page: Collector) -> Callable[[], Any]:
     host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{listen!r} is not host:port, like 127.0.0.1:9464")
-    registry = CollectorRegistry(auto_describe=False)
+    registry = CollectorRegistry(auto_describe=True)
     registry.register(page)
     server, thread = start_http_server(int(port), host.strip("[]"), registry)
 
