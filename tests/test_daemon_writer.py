@@ -17,9 +17,9 @@ from gated.lane.events import Device, DeviceLost, DeviceReady, Door, Event, NotR
 from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.store.journal import Journal
-from gated.store.outbox import Outbox
+from gated.store.outbox import BACKLOG_MIN, TRIM_ROWS, Outbox
 from gated.store.sql import StoreError
-from gated.wire.facts import AlarmRaised, Fact, LaneChanged, TicketSettled, VerdictReached
+from gated.wire.facts import AlarmRaised, AttachmentPart, Fact, LaneChanged, TicketSettled, VerdictReached
 from gated.wire.record import Record
 from gated.wire.rows import of_subject
 from gated.wire.seal import public_of
@@ -397,6 +397,100 @@ def test_a_referral_that_finds_no_room_never_comes_after_the_end_of_its_ticket(f
     assert rig.facts() == [settled(ticket)]
     assert rig.db.unsettled() == ()
     assert rig.store() == ["ready", "outbox_full", "ready"]
+    rig.writer.close()
+
+
+def picture(ticket: int, number: int = 1, of: int = 1) -> AttachmentPart:
+    return AttachmentPart(
+        ticket, f"{ticket}-case_picture", "case_picture", "image/jpeg", number, of, 9, 30, b"x" * 9000
+    )
+
+
+def test_a_picture_that_finds_no_room_closes_no_lane(folder: Path) -> None:
+    rig = Rig(folder, bytes_max=100_000)
+    fill(rig)
+
+    async def scenario() -> None:
+        rig.add(picture(1))
+        await asyncio.sleep(3.0)
+
+    rig.play(scenario)
+    assert rig.store() == ["ready"] and rig.writer.dropped == 1
+    assert not [fact for fact in rig.facts() if isinstance(fact, AttachmentPart)]
+    assert [entry["event"] for entry in rig.logs].count("a picture finds no room in the outbox") == 1
+    rig.writer.close()
+
+
+# -- after an outage -------------------------------------------------------------------------------------------------
+
+
+def test_after_an_outage_what_happens_now_is_in_a_new_chapter(rig: Rig) -> None:
+    """Told again and again that HQ is there, it begins one; told while somebody is inside, it waits for the end."""
+
+    async def scenario() -> None:
+        rig.writer.hq_reachable(True)
+        for k in range(BACKLOG_MIN + 1):
+            rig.add(alarm(k))
+        await asyncio.sleep(1.0)
+        rig.add(alarm(0))
+        await asyncio.sleep(1.0)
+        assert chapters() == {1}, "HQ was there all the time"
+        rig.writer.hq_reachable(False)
+        rig.add(None, ticket=7)
+        await asyncio.sleep(1.0)
+        rig.writer.hq_reachable(True)
+        rig.add(alarm(1))
+        await asyncio.sleep(1.0)
+        assert chapters() == {1}, "a ticket is open"
+        rig.add(settled(7))
+        await asyncio.sleep(1.0)
+        for _ in range(3):
+            rig.writer.hq_reachable(True)
+            rig.add(alarm(2))
+            await asyncio.sleep(1.0)
+        assert chapters() == {1, 2}
+        assert rig.writer.pending["alarm"] == BACKLOG_MIN + 1 + 1 + 1 + 3 + 1, "of both"
+
+    def chapters() -> set[int]:
+        return {each[0] for each in rig.db.sql.execute("SELECT chapter FROM streams").fetchall()}
+
+    rig.play(scenario)
+    assert [s.stream_id.partition("-")[2] for s in rig.outbox.spans() if "." in s.stream_id] == ["alarm"]
+    said = [entry for entry in rig.logs if entry["event"].startswith("new chapters")]
+    assert len(said) == 1
+
+
+def test_a_backlog_that_hq_has_already_begins_nothing(folder: Path) -> None:
+    acked: dict[str, int] = {}
+    rig = Rig(folder, acked=lambda: acked)
+
+    async def scenario() -> None:
+        for k in range(BACKLOG_MIN + 50):
+            rig.add(alarm(k))
+        await asyncio.sleep(1.0)
+        acked.update({span.stream_id: span.last for span in rig.outbox.spans()})
+        rig.writer.hq_reachable(True)
+        rig.add(alarm(0))
+        await asyncio.sleep(1.0)
+
+    rig.play(scenario)
+    assert not [span for span in rig.outbox.spans() if "." in span.stream_id]
+    rig.writer.close()
+
+
+def test_a_backlog_that_hq_takes_in_does_not_wait_for_the_next_minute(folder: Path) -> None:
+    acked: dict[str, int] = {}
+    rig = Rig(folder, acked=lambda: acked)
+    with rig.db.transaction():
+        for k in range(3 * TRIM_ROWS + 10):
+            rig.outbox.append(alarm(k), UTC_NOW)
+
+    async def scenario() -> None:
+        acked.update({span.stream_id: span.last for span in rig.outbox.spans()})
+        await asyncio.sleep(the_writer.TRIM_EVERY_S + 4.0)
+
+    rig.play(scenario)
+    assert rig.facts() == []
     rig.writer.close()
 
 

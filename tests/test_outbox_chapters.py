@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gated.daemon import app as daemon
 from gated.store.acks import AckedHeads
 from gated.store.db import LaneDb
 from gated.store.flight import Flights
@@ -25,11 +27,15 @@ from gated.wire.facts import (
     AlarmRaised,
     AttachmentPart,
     Fact,
+    LaneBooted,
     LaneChanged,
     StreamContinued,
     TicketSettled,
 )
 from gated.wire.record import Head, Record, follow, generation_of
+from tests.hw_sim import virtual
+from tests.hw_sim.happenings import Topology
+from tests.test_daemon_app import Watched
 from tests.test_journal import COMMANDS, EVENTS, HISTORY, KEY, moments
 from tests.test_outbox import DAY, HQ_PRIVATE, chains, outbox_of, put, settled, verdict
 
@@ -251,7 +257,7 @@ def test_flights_carry_all_chapters_and_know_how_old_the_oldest_is(db: LaneDb, t
 
 
 def test_pictures_go_first_and_whole_then_the_oldest_states_then_alarms(db: LaneDb) -> None:
-    outbox = outbox_of(db, 120_000)
+    outbox = outbox_of(db, 90_000)
     put(db, outbox, *(part(n, p, 3, 9000) for n in range(1, 6) for p in range(1, 4)))
     for each in (LaneChanged("idle"), AlarmRaised("help")):
         put(db, outbox, *(each for _ in range(40)))
@@ -269,7 +275,7 @@ def test_pictures_go_first_and_whole_then_the_oldest_states_then_alarms(db: Lane
             whole = Counter(r.fact(HQ_PRIVATE).name for r in pictures if r.kind == "AttachmentPart")
             assert set(whole.values()) <= {3}, "never a part of one"
             chains(tuple(q for q in drained(outbox)))
-            assert sum(s.bytes for s in outbox.spans()) <= 120_000
+            assert sum(s.bytes for s in outbox.spans()) <= 90_000
     states, alarms = ["abcd1234-state", "abcd1234.2-state"], ["abcd1234-alarm", "abcd1234.2-alarm"]
     assert order == ["abcd1234-attachment", *states, *alarms]
     assert {i: s.last for i, s in before.items() if s.stream != "crossing"} == {
@@ -418,3 +424,27 @@ def test_a_file_that_took_the_name_of_an_open_one_stops_the_writer(db: LaneDb, t
     with pytest.raises(StoreError) as replaced:
         put(db, outbox, AlarmRaised("fire"))
     assert replaced.value.why == "replaced"
+
+
+def test_a_lane_whose_database_went_back_says_so_and_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, acked = aged(tmp_path)
+    heads = AckedHeads(tmp_path / "uplink.db")
+    for stream_id, seq in acked.items():
+        heads.advance(stream_id, seq)
+    heads.close()
+    build = daemon.build
+
+    def as_a_real_start_does(*args: Any, **how: Any) -> daemon.App:
+        del how["open_db"]
+        return build(*args, **how)
+
+    monkeypatch.setattr(daemon, "build", as_a_real_start_does)
+    lane = Watched(5, Topology.MANTRAP, tmp_path, passengers=2)
+    report = virtual.run(lane.run())
+    assert report.clean
+    (aside,) = tmp_path.glob("lane.db.rolled-back-*Z")
+    (alarm,) = [each for each in lane.facts(AlarmRaised) if each.code == "database_replaced"]
+    assert alarm.detail == aside.name
+    (booted,) = lane.facts(LaneBooted)
+    assert booted.new_database and booted.next_ticket > 250
+    assert path.exists()

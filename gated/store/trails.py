@@ -56,7 +56,7 @@ class JournalTrail:
         last, utc, newest = (base.id, base.utc, base.link or None) if row is None else row
         self.rows = 0 if first is None else last - first[0] + 1
         self._utc = max(self._utc, utc)
-        self._look_back(connection, last)
+        self._look_back(connection, base, last)
         self._check_trimmed(base, last)
         if first is not None and first[0] > base.id + 1:
             self._found("journal_cut", f"rows {base.id + 1} to {first[0] - 1} were taken out, not trimmed")
@@ -85,7 +85,7 @@ class JournalTrail:
         self._unlinked = unlinked
         return base
 
-    def _look_back(self, connection: Connection, last: int) -> None:
+    def _look_back(self, connection: Connection, base: Base, last: int) -> None:
         if self._seen is None:
             return
         number, before = self._seen
@@ -97,6 +97,8 @@ class JournalTrail:
         if row is not None and row[0] != before:
             self._found("journal_altered", f"row {number} is another one than it was")
             self._at = None
+        elif row is None and number > base.id:
+            self._found("journal_cut", f"row {number} was taken out")
 
     def _check_trimmed(self, base: Base, last: int) -> None:
         """Only what is too old, or too much, may be trimmed (`Journal.trim`)."""
