@@ -22,7 +22,9 @@ from gated.wire.facts import PART_BYTES_MAX, AttachmentPart
 from gated.wire.record import Head, Record
 from gated.wire.seal import public_of
 from tests.canaries import Canary, found
+from tests.postgres import where
 
+__all__ = ["where"]
 PRIVATE = bytes(range(32))
 PUBLIC = public_of(PRIVATE)
 SITE, LANE, GENERATION = "tpe", "lane-07", "a1b2c3d4"
@@ -67,8 +69,8 @@ def parts(
 class Desk:
     """HQ's records, and a lane that sends some."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.db = folder, folder / "hq.db"
+    def __init__(self, folder: Path, db: str) -> None:
+        self.folder, self.db = folder, db
         self.archive = Archive(self.db)
         self.pictures = Attachments(self.archive)
         self.heads: dict[tuple[str, str], Head] = {}
@@ -100,8 +102,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
+def desk(tmp_path: Path, where: str) -> Iterator[Desk]:
+    made = Desk(tmp_path, where)
     yield made
     made.archive.close()
 
@@ -249,6 +251,7 @@ def test_no_lane_can_have_a_picture_kept_for_ever(desk: Desk) -> None:
     assert desk.pictures.purge(NOW + 366 * DAY + timedelta(minutes=5)) == 1
 
 
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 def test_what_is_deleted_is_in_no_file_of_the_database(desk: Desk) -> None:
     """Not given up in a free page or the log: overwritten."""
     desk.send(*parts(jpeg(60_000)))

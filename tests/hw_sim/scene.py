@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 PICTURE_PX = (480, 640)
 """Rows and columns of what a token looks like."""
+TILE_PX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,12 @@ class Seen:
     mono: float
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[np.uint8]:
-        """For who wants a picture after all: BGR, of the colour of the nearest person."""
+        """For who wants a picture after all: BGR, in tiles about the colour of the nearest person."""
         person = self.faces[0].person if self.faces else 0
-        colour = np.array([64 + person * 37 % 192, 64 + person * 101 % 192, 64 + person * 151 % 192], np.uint8)
-        return np.broadcast_to(colour, (*PICTURE_PX, 3)).copy()
+        tiles = np.random.default_rng(person).integers(-20, 21, (*(side // TILE_PX for side in PICTURE_PX), 3))
+        return (tiles + colour_of(person)).astype(np.uint8).repeat(TILE_PX, axis=0).repeat(TILE_PX, axis=1)
+
+
+def colour_of(person: int) -> npt.NDArray[np.int64]:
+    """Blue, green and red of what a person's token looks like, in the mean."""
+    return np.array([64 + person * prime % 160 for prime in (37, 101, 151)])
