@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from structlog.testing import capture_logs
 
-from gated.biometrics.face import OnnxFaceEngine, template_of
+from gated.biometrics.face import Image, OnnxFaceEngine, template_of
 from gated.hq.archive import Archive, Fate
 from gated.hq.attachments import Attachment, Attachments
 from gated.lane import commands as cmd
@@ -89,11 +89,15 @@ def ticket(lane: Kept, who: Visit, decision: str) -> int:
     return verdict.ticket
 
 
+def seen(picture: bytes) -> Image:
+    image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None, "a JPEG"
+    return np.asarray(image, np.uint8)
+
+
 def shows(picture: bytes, person: int) -> bool:
     """Whether a picture is of the colour of this person's token."""
-    image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None
-    return bool(np.abs(image.reshape(-1, 3).mean(axis=0) - colour_of(person)).max() < 6)
+    return bool(np.abs(seen(picture).reshape(-1, 3).mean(axis=0) - colour_of(person)).max() < 6)
 
 
 # -- which passengers, which way ---------------------------------------------------------------------------------------
@@ -108,7 +112,7 @@ def test_who_enters_is_kept_with_the_face_and_who_is_referred_with_the_case() ->
     assert (kept.keep_days, kept.ticket, case.keep_days, case.ticket) == (14, entered, 7, referred)
     assert shows(picture, 1), "the face of who passed"
     assert shows(whole, 3) and not shows(whole, 2), "who came, not whose document it is"
-    face_px, frame_px = (cv2.imdecode(np.frombuffer(each, np.uint8), 1).shape[:2] for each in (picture, whole))
+    face_px, frame_px = (seen(each).shape[:2] for each in (picture, whole))
     assert frame_px == (480, 640) and face_px[0] < 480 and face_px[1] < 640
 
 
@@ -237,8 +241,8 @@ def test_a_real_lane_keeps_the_face_that_it_recognised_and_the_case_that_it_did_
         assert set(pictures) == names and len(names) == 2
         sizes, engine = {}, OnnxFaceEngine(networks(), near_eye_px_min=10.0)
         for name, (kept, picture) in pictures.items():
-            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-            assert image is not None and kept.lane == LANE
+            image = seen(picture)
+            assert kept.lane == LANE
             assert engine.score(engine.embed(image, engine.look(image)), template) > engine.threshold.score, name
             sizes[kept.what] = image.shape[:2]
         assert sizes[CASE] == (480, 640) and sizes[ENTRY_FACE][1] < 480

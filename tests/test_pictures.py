@@ -131,8 +131,12 @@ def test_buffers_that_were_made_for_it_are_overwritten(monkeypatch: pytest.Monke
     assert len(made) > 3 and not any(each.any() for each in made)
     assert np.array_equal(image, before), "the frame is the matcher's, and may be compared again"
     made.clear()
-    cut = face_of
-    monkeypatch.setattr("gated.daemon.pictures.face_of", lambda *given: made.append(face := cut(*given)) or face)
+
+    def cut(*given: Any) -> Any:
+        made.append(face := face_of(*given))
+        return face
+
+    monkeypatch.setattr("gated.daemon.pictures.face_of", cut)
     assert jpeg(candidate(image), FACE)
     assert len(made) == 2 and not any(each.any() for each in made), "the face, and its code"
     assert np.array_equal(image, before)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -235,6 +236,9 @@ def _processes(
     found: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
     for name, partition in cache.items():
         found |= {f"cache_{name}_rows": partition["rows"], f"cache_{name}_segments": partition["serial"]}
+    asked = [sys.executable, "-m", "gated.hq.cli", "attachments", "list", "--db", database, "--json", "--limit", "5000"]
+    pictures = Counter(each["state"] for each in json.loads(crew.done("attachments", asked)))
+    found |= {"pictures_at_hq": pictures["whole"], "pictures_incomplete": pictures.total() - pictures["whole"]}
     if plan.mix:
         asked = [sys.executable, "-m", "gated.hq.cli", "statistics", "--db", database, "--key", key, "--json"]
         found["mix"] = mix.beside(found["mix"], json.loads(crew.done("statistics", asked)))
