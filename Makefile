@@ -13,7 +13,7 @@ ARGS ?=
 # make soak N=200: how many seeds
 N ?= 20
 
-.PHONY: help setup models broker fprint demo demo-sync demo-taiwan test lint format soak mutants \
+.PHONY: help setup models broker fprint postgres demo demo-sync demo-taiwan test lint format soak mutants \
     mutants-policy bench bench-sync conformance crash crash-sync fleet fleet-sync docs clean distclean
 
 help: ## What there is
@@ -53,6 +53,11 @@ fprint:
 	    '/usr/lib/python3/dist-packages/gi/__init__.py=python3-gi' || \
 	    echo "gated: going on; what needs libfprint will be skipped and say so"
 
+# HQ's records in PostgreSQL. HQ can do without it (SQLite), and so can the tests: they skip and say so.
+postgres:
+	@.ci/system '/usr/lib/postgresql/*/bin/initdb=postgresql' || \
+	    echo "gated: going on; what needs PostgreSQL will be skipped and say so"
+
 demo: models broker fprint ## A simulated lane with real networks and a real broker, live
 	$(PY) -m tests.hw_sim demo $(ARGS)
 
@@ -62,7 +67,7 @@ demo-sync: models broker fprint ## What HQ changes and how soon a lane acts on i
 demo-taiwan: models broker fprint ## Every category of the policy, both ways through one lane, HQ's counts beside the truth
 	$(PY) -m tests.hw_sim demo --mix taiwan $(ARGS)
 
-test: models fprint ## The tests (fast ones)
+test: models fprint postgres ## The tests (fast ones)
 	@$(MAKE) --no-print-directory broker || echo "gated: going on; what needs a broker will be skipped and say so"
 	$(PY) -m pytest $(ARGS)
 

@@ -130,7 +130,7 @@ class RunningPostgres:
             for child in children:
                 _kill(child)
             deadline = time.monotonic() + 10
-            while time.monotonic() < deadline and any(Path(f"/proc/{child}").exists() for child in children):
+            while time.monotonic() < deadline and any(map(_runs, children)):
                 time.sleep(0.01)
         self._process = None
 
@@ -147,6 +147,13 @@ def _children(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(word) for word in text.split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:

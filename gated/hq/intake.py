@@ -6,6 +6,7 @@ judged stays in memory until `flush`, so that a batch of many records costs few 
 """
 
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -112,25 +113,30 @@ class Intake:
             named = ("", 0)
         chain = hash_of(payload)
         try:
-            return self._judge(site, lane, payload, chain, private)
+            record = self._read(lane, payload)
+            named = (record.stream_id, record.seq)
+            if chain in self._kept.poison:
+                raise _Refused(f"failed: {self._kept.poison[chain]}")
+            return self._judge(site, record, payload, chain, private)
         except _Refused as no:
             return self._refuse(site, lane, payload, chain, no.named or named, no.why)
         except SQLAlchemyError:
             raise
-        except Exception as bug:
-            log.exception("a record cannot be judged", lane=lane, stream=named[0], seq=named[1])
-            return self._refuse(site, lane, payload, chain, named, f"failed: {type(bug).__name__}")
+        except Exception as bug:  # noqa: BLE001 whatever it is, it harms this record alone
+            return self._refuse(site, lane, payload, chain, named, _mistake(bug, lane, named))
 
-    def _judge(self, site: str, lane: str, payload: bytes, chain: bytes, private: bytes) -> Taken:
+    def _read(self, lane: str, payload: bytes) -> Record:
         try:
             record = Record.decode(payload)
         except WireError as bad:
             raise _Refused(f"malformed: {bad}") from None
-        identity = (record.stream_id, record.seq)
         if record.lane != lane:
-            raise _Refused("wrong_lane: made by another lane than the topic's", identity)
-        if chain in self._kept.poison:
-            raise _Refused(f"failed: {self._kept.poison[chain]}", identity)
+            why = "wrong_lane: made by another lane than the topic's"
+            raise _Refused(why, (record.stream_id, record.seq))
+        return record
+
+    def _judge(self, site: str, record: Record, payload: bytes, chain: bytes, private: bytes) -> Taken:
+        lane, identity = record.lane, (record.stream_id, record.seq)
         stream = self._kept.stream(lane, record.stream_id)
         if stream is None or not self._former(record):
             return Taken(Fate.MISSING, *identity, chain, self.head(lane, record.stream_id), "another worker is at it")
@@ -139,15 +145,14 @@ class Intake:
         try:
             before, why = self._over_hole(site, stream, record)
             after = follow(before, record)
-            self._open(record, private)
         except ChainMissing:
-            return self._hold(stream, site, record, payload, chain, private)
+            self._open(record, private)
+            return self._hold(stream, site, record, payload, chain)
         except ChainBroken as bad:
-            raise _Refused(f"chain_broken: {bad}", identity) from None
-        except SealError:
-            raise _Refused("altered: its sealed half does not open in this record", identity) from None
+            raise _Refused(f"chain_broken: {bad}") from None
         except WireError as bad:
-            raise _Refused(f"malformed: {bad}", identity) from None
+            raise _Refused(f"malformed: {bad}") from None
+        self._open(record, private)
         if why:
             self._hole(site, stream.head, stream.head.seq + 1, before.seq, why)
         self._store(stream, site, record, chain, before, after)
@@ -155,15 +160,17 @@ class Intake:
         return Taken(Fate.STORED, *identity, chain, stream.head)
 
     def _open(self, record: Record, private: bytes) -> None:
-        """Raises where this is not a fact that its lane sealed for us. What a newer lane says is kept unread."""
-        if record.kind in FACTS:
-            try:
+        """Refuse what is no fact that its lane sealed for us. What a newer lane says is kept unread."""
+        try:
+            if record.kind in FACTS:
                 record.fact(private)
-            except WireError:
-                if record.schema <= SCHEMA:
-                    raise
-        elif record.schema <= SCHEMA:
-            raise WireError("unknown kind")
+            elif record.schema <= SCHEMA:
+                raise WireError("unknown kind")
+        except SealError:
+            raise _Refused("altered: its sealed half does not open in this record") from None
+        except WireError as bad:
+            if record.schema <= SCHEMA:
+                raise _Refused(f"malformed: {bad}") from None
 
     def _again(self, record: Record, chain: bytes, head: Head) -> Taken:
         """A number that HQ has already: the same record, or another one under its name."""
@@ -172,7 +179,7 @@ class Intake:
         if stored == chain or (stored is None and self._kept.in_hole(record.lane, *identity)):
             self.count("duplicates", 1)
             return Taken(Fate.DUPLICATE, *identity, chain, head)
-        raise _Refused("conflict: HQ has another record of this number, or set it aside", identity)
+        raise _Refused("conflict: HQ has another record of this number, or set it aside")
 
     def _over_hole(self, site: str, stream: Stream, record: Record) -> tuple[Head, str]:
         """The head to go on from, and why the numbers up to it are missing. Where the lane says that it no longer
@@ -216,7 +223,7 @@ class Intake:
         except WireError:
             return True  # `_open` says so
         if record.seq != 1 or not _STREAM_ID.fullmatch(before) or before == record.stream_id:
-            raise _Refused("malformed: a chapter begins with what goes before it", (record.stream_id, record.seq))
+            raise _Refused("malformed: a chapter begins with what goes before it")
         return self._kept.stream(record.lane, before) is not None
 
     def _chapter(self, site: str, record: Record) -> None:
@@ -242,14 +249,8 @@ class Intake:
 
     # -- records that wait
 
-    def _hold(self, stream: Stream, site: str, record: Record, payload: bytes, chain: bytes, private: bytes) -> Taken:
+    def _hold(self, stream: Stream, site: str, record: Record, payload: bytes, chain: bytes) -> Taken:
         identity = (record.stream_id, record.seq)
-        try:
-            self._open(record, private)
-        except SealError:
-            raise _Refused("altered: its sealed half does not open in this record", identity) from None
-        except WireError as bad:
-            raise _Refused(f"malformed: {bad}", identity) from None
         begin, waiting = _begin(record), self._kept.waiting(stream)
         if any(each.chain == chain for each in waiting.get(begin, ())):
             self.count("duplicates", 1)
@@ -284,9 +285,8 @@ class Intake:
             self._refuse(site, lane, waited.payload, waited.chain, identity, no.why)
         except SQLAlchemyError:
             raise
-        except Exception as bug:
-            log.exception("a held record cannot be judged", lane=lane, stream=identity[0], seq=identity[1])
-            self._refuse(site, lane, waited.payload, waited.chain, identity, f"failed: {type(bug).__name__}")
+        except Exception as bug:  # noqa: BLE001 whatever it is, it harms this record alone
+            self._refuse(site, lane, waited.payload, waited.chain, identity, _mistake(bug, lane, identity))
 
     def stalled(self, held_s: float) -> list[tuple[str, str, Head]]:
         """(site, lane, head) of the streams whose held records wait longer than this: something was lost on the way,
@@ -385,6 +385,14 @@ class Intake:
         """Write down what was judged. `Archive.batch` does this last."""
         self._kept.flush()
         self._sessions.flush()
+
+
+def _mistake(bug: Exception, lane: str, named: tuple[str, int]) -> str:
+    """Why a record is refused that we cannot judge. The log gets the place, and no values: they may be secrets."""
+    place = traceback.extract_tb(bug.__traceback__)[-1]
+    what = {"error": type(bug).__name__, "at": f"{place.name}:{place.lineno}"}
+    log.error("a record cannot be judged", lane=lane, stream=named[0], seq=named[1], **what)
+    return f"failed: {type(bug).__name__}"
 
 
 def _begin(record: Record) -> int:

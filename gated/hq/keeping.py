@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import DataError
 
 from gated.hq import tables
 from gated.hq.database import Key, claim, insert_new
@@ -244,26 +244,27 @@ class Keeping:
             self._write_counts()
 
     def _write_records(self, rows: list[dict[str, Any]]) -> None:
-        try:
-            with self._sql.begin_nested():
-                self._sql.execute(insert(tables.records), rows)
-        except (SQLAlchemyError, ValueError, OverflowError, TypeError) as bad:
-            if is_value(bad):
-                self._find_poison(rows)
-            raise
-
-    def _find_poison(self, rows: list[dict[str, Any]]) -> None:
-        """Which of the records does the database not take? Each by itself, at a savepoint."""
-        for row in rows:
-            try:
-                with self._sql.begin_nested():
-                    self._sql.execute(insert(tables.records), row)
-            except (SQLAlchemyError, ValueError, OverflowError, TypeError) as bad:
-                if not is_value(bad):
-                    raise
+        bad = self._attempt(rows)
+        if bad is None:
+            return
+        for row in rows:  # which of them does the database not take?
+            if (why := self._attempt([row])) is not None:
                 if len(self.poison) >= 10_000:
                     self.poison.clear()
-                self.poison[row["hash"]] = type(bad).__name__
+                self.poison[row["hash"]] = type(why).__name__
+        raise bad
+
+    def _attempt(self, rows: list[dict[str, Any]]) -> Exception | None:
+        """Insert records, or none of them; why not, where that lies in their values. Raises `SQLAlchemyError` for any
+        trouble of the database's own, which undoes the whole transaction."""
+        point = self._sql.begin_nested()
+        try:
+            self._sql.execute(insert(tables.records), rows)
+        except (DataError, ValueError, OverflowError, TypeError) as bad:
+            point.rollback()
+            return bad
+        point.commit()
+        return None
 
     def _write_held(self) -> None:
         c = tables.held.c
@@ -291,11 +292,6 @@ class Keeping:
 def hash_of(payload: bytes) -> bytes:
     """What `Record.hash` is for a record of these bytes, readable or not."""
     return sha256(b"gated record v1\n" + payload).digest()
-
-
-def is_value(bad: Exception) -> bool:
-    """Is it a value that the database does not take, and not the database's own trouble?"""
-    return not isinstance(bad, SQLAlchemyError) or isinstance(bad, DataError)
 
 
 def _fresh(key: Key) -> dict[str, Any]:
