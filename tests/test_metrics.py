@@ -44,12 +44,13 @@ from gated.sync.refused import Why
 from gated.uplink import metrics as uplink_metrics
 from gated.wire import link
 from gated.wire.rows import CONTROL, PEOPLE
+from tests.broker import free_port
 from tests.hw_sim import virtual
 from tests.hw_sim.happenings import Topology
 from tests.hw_sim.simlane import VirtualLane, sim_folder
 from tests.hw_sim.website import Website
 from tests.sync_rig import Clock, Hq, LaneRig
-from tests.uplink_rig import ROOT, eventually
+from tests.uplink_rig import LANE, ROOT, SITE, Rig, eventually
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 COLOUR = Label("colour", ("red", "blue"))
@@ -565,13 +566,6 @@ def get(port: int, query: str = "") -> str:
         return text
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1:http", "127.0.0.1:99999", "127.0.0.1:"])
 def test_an_address_that_is_none_is_said(listen: str) -> None:
     with pytest.raises(ValueError, match=r"is not host:port, like 127\.0\.0\.1:9464"):
@@ -596,6 +590,39 @@ def _answers(port: int) -> bool:
         return bool(get(port))
     except OSError:
         return False
+
+
+def test_a_lane_s_records_show_at_hq_over_a_real_broker(tmp_path: Path) -> None:
+    rig, port = Rig(tmp_path), free_port()
+    rig.broker.start()
+    keys = tmp_path / "keys"
+    command = [sys.executable, "-m", "gated.hq.cli", "ingest", "--db", str(rig.hq_db), "--key", str(keys / "hq.key")]
+    command += ["--receipts-key", str(keys / "receipts.key"), "--metrics", f"127.0.0.1:{port}"]
+    with (tmp_path / "ingest.log").open("wb") as log:
+        at = ("--host", "127.0.0.1", "--port", str(rig.broker.port), "--plain")
+        child = subprocess.Popen([*command, *at], cwd=ROOT, stdout=log, stderr=log)
+
+    def told() -> dict[tuple[str, ...], float]:
+        return values(text_string_to_metric_families(get(port))) if _answers(port) else {}
+
+    try:
+        eventually(lambda: told().get(("gated_ingest_connected",)) == 1, 30.0, "ingest is connected")
+        rig.lane.passengers(5)
+        rig.uplink()
+        eventually(rig.all_acked, 30.0, "every record is acknowledged")
+        eventually(lambda: told().get(("gated_ingest_messages_total", "stored")) == rig.stored() > 0, 10.0, "counted")
+        assert time.time() - told()[("gated_ingest_commit_timestamp_seconds",)] < 30
+        archive = rig.archive()
+        now = values(Fleet(archive).collect())
+        archive.close()
+        assert now["gated_hq_lane_up", SITE, LANE] == 1
+        assert now["gated_hq_records_total", "crossing"] == 10, "a verdict and an end for each of five"
+        assert now["gated_hq_messages_total", "stored"] == rig.stored()
+    finally:
+        child.send_signal(signal.SIGTERM)
+        code = child.wait(30)
+        rig.close()
+    assert code == 0, (tmp_path / "ingest.log").read_text()
 
 
 def test_the_command_says_what_it_cannot(tmp_path: Path) -> None:

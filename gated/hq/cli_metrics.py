@@ -9,7 +9,14 @@ from gated.hq.cli import fail
 
 
 @click.command(epilog="\b\nExample:\n  gated-hq metrics --db hq.db --listen 127.0.0.1:9464")
-@click.option("--db", required=True, help="HQ's records: a file, or the URL of a database. Read only.")
+@click.option(
+    "--db",
+    required=True,
+    envvar="GATED_HQ_DB",
+    show_envvar=True,
+    metavar="FILE|URL",
+    help="HQ's records: a file, or a PostgreSQL URL. Only read.",
+)
 @click.option("--listen", default="127.0.0.1:9464", show_default=True, metavar="HOST:PORT", help="Where to answer.")
 @click.option("--log-format", type=click.Choice(["json", "console"]), default="json", show_default=True)
 def metrics(db: str, listen: str, log_format: str) -> None:

@@ -39,18 +39,18 @@ SETTLED: Final = timedelta(seconds=5)
 WORKED: Final = Meter(
     "gated_ingest_messages_total",
     "counter",
-    "What became of messages, since this worker started",
+    "What became of messages, since this process started",
     (Label("fate", bound="the names in the worker's code"),),
 )
 CONNECTED: Final = Meter("gated_ingest_connected", "gauge", "Whether the broker is connected")
 COMMITTED: Final = Meter(
-    "gated_ingest_commit_timestamp_seconds", "gauge", "When this worker last committed, Unix time; 0: not yet"
+    "gated_ingest_commit_timestamp_seconds", "gauge", "When a worker last committed, Unix time; 0: not yet"
 )
 INGEST_METERS: Final = (*common("ingest"), WORKED, CONNECTED, COMMITTED)
 
 
 class IngestMeasures:
-    """Of one worker, or of those of one process together. `committed`: Unix time, or 0. All are asked at each scrape,
+    """Of the workers of one process together. `committed`: Unix time, or 0. All are asked at each scrape,
     in its thread."""
 
     def __init__(
