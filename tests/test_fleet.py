@@ -21,7 +21,7 @@ from gated.wire.record import Head, stream_id
 from gated.wire.seal import public_of
 from tests.broker import Pki, ProductionBroker, RunningBroker, mosquitto_path
 from tests.hw_sim import fleet, fleet_hq
-from tests.hw_sim.fleet_plan import RECORDS, SITE, Passengers, Plan, name_of
+from tests.hw_sim.fleet_plan import RECORDS, SITE, Passengers, Plan, Status, name_of
 from tests.hw_sim.mqtt5 import Broken, Connection, Message, connect
 from tests.postgres import programs
 
@@ -211,6 +211,14 @@ def test_nobody_comes_at_no_rate() -> None:
     passengers = Passengers(plan(5, 0))
     passengers.begin(0.0)
     assert passengers.next_mono == float("inf") and list(passengers.until(1e9)) == []
+
+
+def test_a_fleet_is_through_when_every_process_is() -> None:
+    done, inside = Status(3, 10, 10, None), Status(2, 4, 4, None, inside=2)
+    assert Status.together([done, done]) == Status(6, 20, 20, None) and Status.together([done, done]).through
+    assert Status.together([done, inside]) == Status(5, 14, 14, None, 2) and not Status.together([done, inside]).through
+    waiting = [Status(0, 2, 1, 7.0), Status(0, 2, 1, 5.0), done]
+    assert Status.together(waiting).oldest_mono == 5.0 and not Status.together(waiting).through
 
 
 # -- the verdict ----------------------------------------------------------------------------------------------------

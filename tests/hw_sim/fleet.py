@@ -83,12 +83,7 @@ class Lanes:
 
     def status(self) -> Status:
         """All together. Raises `CrewError` where a process ended."""
-        told: list[Status] = self._ask("how")
-        oldest = [each.oldest_mono for each in told if each.oldest_mono is not None]
-        return Status(
-            sum(each.ready for each in told), sum(each.made for each in told), sum(each.acked for each in told),
-            min(oldest, default=None),
-        )  # fmt: skip
+        return Status.together(self._ask("how"))
 
     def report(self) -> Report:
         """All together."""
@@ -149,13 +144,11 @@ def _life(chosen: Chosen, hq: Headquarters, lanes: Lanes) -> dict[str, Any]:
 
 
 def _drained(chosen: Chosen, hq: Headquarters, lanes: Lanes) -> Status:
-    """Wait until whoever was inside is out and all is acknowledged, or nothing moves any more."""
-    end, before, status = time.monotonic() + chosen.drain_s_max, -1, lanes.status()
-    while time.monotonic() < end and (status.made != before or status.acked < status.made or status.inside):
+    """Wait until whoever was inside is out and all is acknowledged. Whatever is not by then is told as lost."""
+    end = time.monotonic() + chosen.drain_s_max
+    while not (status := lanes.status()).through and time.monotonic() < end:
         hq.check()
-        before = status.made
-        time.sleep(0.5)
-        status = lanes.status()
+        time.sleep(0.2)
     return status
 
 

@@ -59,6 +59,18 @@ class Status:
     inside: int = 0
     """Records that will still be made: of passengers who came already."""
 
+    @classmethod
+    def together(cls, told: Sequence["Status"]) -> "Status":
+        """Of several processes."""
+        oldest = min((each.oldest_mono for each in told if each.oldest_mono is not None), default=None)
+        ready, made = sum(each.ready for each in told), sum(each.made for each in told)
+        return cls(ready, made, sum(each.acked for each in told), oldest, sum(each.inside for each in told))
+
+    @property
+    def through(self) -> bool:
+        """Nobody is inside, and all is acknowledged."""
+        return not self.inside and self.acked == self.made
+
 
 @dataclass(slots=True)
 class Report:
