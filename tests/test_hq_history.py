@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,8 +26,10 @@ from gated.store.cache import Cache
 from gated.store.crossings import Crossing, Crossings
 from gated.store.db import LaneDb
 from gated.store.outbox import Outbox
-from gated.wire.facts import Fact, Holder, TicketSettled, VerdictReached
+from gated.wire.facts import Fact, Holder, StreamContinued, TicketSettled, VerdictReached
+from gated.wire.record import Head as RecordHead
 from gated.wire.record import Record
+from gated.wire.record import stream_id as record_stream_id
 from gated.wire.rows import CROSSINGS_MAX, PEOPLE, CrossingRow, DocumentRow, of_document, of_subject
 from tests.hq_rig import DATA_KEY, NOW, person
 from tests.sync_rig import NAME
@@ -341,6 +344,64 @@ def test_a_damaged_person_keeps_nobody_else_from_being_counted(lane: Lane, regis
     lane.passes(2, "entry", FIRST + HOUR)
     done = counting(lane, register, rules).update()
     assert done.counts == {"damaged": 1, "added": 1} and len(register.person(2).crossings) == 1
+
+
+def chapter(lane: Lane, subject: int, number: int, *crossings: tuple[str, datetime]) -> list[Record]:
+    """The records of one chapter of a lane's crossings, with tickets of its own."""
+    stream_id, public = record_stream_id("gen1", "crossing", number), (lane.folder / "keys" / "hq.pub").read_bytes()
+    head, made = RecordHead.start(lane.name, stream_id), []
+    holder = Holder(issuer=PAPER.issuer, number=PAPER.number, subject=subject)
+    told: list[tuple[Any, datetime]] = []
+    if number > 1:
+        told.append((StreamContinued(record_stream_id("gen1", "crossing", number - 1), 4, bytes(32)), FIRST))
+    for n, (direction, utc) in enumerate(crossings, 100 * number):
+        told.append((VerdictReached(n, "grant", "matched", "tw-1", direction, "A", holder=holder), utc))
+        told.append((TicketSettled(n, "crossed", 1, "grant", "matched", direction, "A"), utc))
+    for fact, utc in told:
+        made.append(head.next(fact, utc, "boot-1", public))
+        head = head.after(made[-1])
+    return made
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_chapter_that_comes_before_the_rest_of_an_earlier_one_counts_the_same(
+    lane: Lane, register: Register, rules: Rules, late: bool
+) -> None:
+    """Whatever comes first, the same entries are taken off, the crossings stand in the order of their times, and none
+    is counted twice."""
+    permit = Permit("entry_permit", VISIT.start, VISIT.end, 5)
+    register.enrol(person(category="hong_kong_macau_visitor", permits=(permit,)))
+    first = chapter(lane, 1, 1, ("entry", FIRST), ("exit", FIRST + HOUR))
+    second = chapter(lane, 1, 2, ("entry", FIRST + 2 * HOUR), ("exit", FIRST + 3 * HOUR))
+    history = counting(lane, register, rules)
+    order = [first[:2], second, first[2:]] if late else [first, second]
+    counts = []
+    for records in order:
+        for record in records:
+            lane.take(record)
+        counts.append(history.update().counts["added"])
+    assert sum(counts) == 4 and history.update().records == 0
+    kept = register.person(1)
+    assert [(each.direction, each.utc) for each in kept.crossings] == [
+        (way, FIRST + n * HOUR) for n, way in enumerate(("entry", "exit", "entry", "exit"))
+    ]
+    assert entries(kept) == [3]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_exit_in_a_later_chapter_ends_the_stay_whichever_comes_first(
+    lane: Lane, register: Register, rules: Rules, late: bool
+) -> None:
+    """W6: the entry of the chapter before comes after the face is deleted, and brings nobody back."""
+    register.enrol(person(**STAY))
+    first, second = chapter(lane, 1, 1, ("entry", FIRST)), chapter(lane, 1, 2, ("exit", FIRST + HOUR))
+    counts: Counter[str] = Counter()
+    for records in (second, first) if late else (first, second):
+        for record in records:
+            lane.take(record)
+        counts += counting(lane, register, rules).update().counts
+    assert counts == ({"ended": 1, "nobody": 1} if late else {"added": 1, "ended": 1})
+    assert register.find(1) is None and set(tables(register).values()) == {0}
 
 
 # -- documents that are expected (W9) ------------------------------------------------------------------------------

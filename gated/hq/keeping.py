@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError
 
 from gated.hq import tables
-from gated.hq.database import Key, claim, insert_new
+from gated.hq.database import ArchiveError, Key, claim, insert_new
 from gated.wire.codec import dumps
 from gated.wire.record import Head, Record
 
@@ -215,8 +215,8 @@ class Keeping:
     # -- writing
 
     def flush(self) -> None:
-        """Write everything. Raises `SQLAlchemyError`, or what a value that no database takes leads to; whose it was is
-        then known, and is refused the next time."""
+        """Write everything. Raises `SQLAlchemyError`, or `ArchiveError` for a value that the database does not take;
+        whose it is is then known, and refused the next time."""
         sql = self._sql
         if self._rows:
             self._write_records([self._rows[key] for key in sorted(self._rows)])
@@ -248,11 +248,12 @@ class Keeping:
         if bad is None:
             return
         for row in rows:  # which of them does the database not take?
-            if (why := self._attempt([row])) is not None:
+            if (its := self._attempt([row])) is not None:
                 if len(self.poison) >= 10_000:
                     self.poison.clear()
-                self.poison[row["hash"]] = type(why).__name__
-        raise bad
+                self.poison[row["hash"]] = type(its).__name__
+        why = "the database does not take what a record holds; that record is refused from now on"
+        raise ArchiveError(f"{type(bad).__name__}: {why}") from None
 
     def _attempt(self, rows: list[dict[str, Any]]) -> Exception | None:
         """Insert records, or none of them; why not, where that lies in their values. Raises `SQLAlchemyError` for any
