@@ -73,6 +73,7 @@ class Workers:
         self._backoffs = [Backoff(1.0, 30.0) for _ in range(count)]
         self._start_mono = [0.0] * count
         self._past: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; then end all."""
@@ -94,8 +95,9 @@ class Workers:
         self._end(self._running())
 
     def counts(self) -> Counter[str]:
-        """What all workers did, those that ended included."""
-        return sum((worker.counts for worker in self._running()), self._past.copy())
+        """What all workers did, those that ended included. From any thread."""
+        with self._lock:
+            return sum((worker.counts for worker in self._running()), self._past.copy())
 
     def connected(self) -> bool:
         """Whether one of them has the broker."""
@@ -145,9 +147,10 @@ class Workers:
             self._backoffs[k].reset()
         pause_s = self._backoffs[k].pause_s()
         log.error("worker ended", pid=worker.process.pid, code=worker.process.exitcode, again_in_s=round(pause_s, 1))
-        self._past += worker.counts
         worker.line.close()
-        self._workers[k], self._start_mono[k] = None, now + pause_s
+        with self._lock:
+            self._past += worker.counts
+            self._workers[k], self._start_mono[k] = None, now + pause_s
 
     def _end(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:

@@ -5,6 +5,9 @@ from typing import Any, Final
 
 DATA_MAX: Final = 1 << 20
 """Bytes of one encoded value."""
+DEPTH_MAX: Final = 64
+"""Objects and arrays in each other. What one reader just manages, another one cannot read that calls from deeper down:
+so a limit that all can keep."""
 Json = Any
 """What `json` understands. Every object in it is a dict with sorted keys."""
 
@@ -68,4 +71,16 @@ def loads(data: bytes) -> Json:
         raise WireError("not canonical JSON") from None
     if again != data:
         raise WireError("not canonical JSON")
+    if data.count(b"[") + data.count(b"{") > DEPTH_MAX and _is_deep(tree):
+        raise WireError("nested too deeply")
     return tree
+
+
+def _is_deep(tree: Json) -> bool:
+    level = [tree]
+    for _ in range(DEPTH_MAX + 1):
+        inner = [node for node in level if type(node) in (dict, list)]
+        if not inner:
+            return False
+        level = [child for node in inner for child in (node.values() if type(node) is dict else node)]
+    return True
