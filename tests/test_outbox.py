@@ -153,7 +153,9 @@ def test_alarms_first_but_nobody_starves(db: LaneDb) -> None:
     put(db, outbox, *(LaneChanged("s") for _ in range(50)), *(verdict(n) for n in range(1, 51)))
     put(db, outbox, *(AlarmRaised("a") for _ in range(50)))
     streams = [q.stream for q in outbox.pending({}, 20)]
-    assert (streams.count("alarm"), streams.count("crossing"), streams.count("state")) == (12, 5, 3), "half, a quarter, three sixteenths; what attachments leave over goes to the alarms"
+    assert (streams.count("alarm"), streams.count("crossing"), streams.count("state")) == (12, 5, 3), (
+        "half, a quarter, three sixteenths; what attachments leave over goes to the alarms"
+    )
     assert streams[0] == "alarm"
     ids = {q.stream: q.stream_id for q in outbox.pending({}, 20)}
     rest = [q.stream for q in outbox.pending({ids["alarm"]: 50}, 20)]

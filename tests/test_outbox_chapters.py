@@ -415,6 +415,16 @@ def test_a_chapter_that_hq_knows_and_the_lane_does_not(tmp_path: Path) -> None:
     db.close()
 
 
+def test_the_uplink_keeps_what_tells_that_a_database_went_back(tmp_path: Path) -> None:
+    """It may see the older copy before the lane does, and forgets what earlier generations and chapters had."""
+    heads = AckedHeads(tmp_path / "uplink.db")
+    for stream_id in ("old1-alarm", "new1-alarm", "new1.2-alarm", "new1.3-alarm", "new1.3-state"):
+        heads.advance(stream_id, 5)
+    heads.forget(frozenset({"new1.2-alarm", "new1.4-state"}))
+    assert heads.heads().keys() == {"new1.2-alarm", "new1.3-alarm"}
+    heads.close()
+
+
 def test_a_file_that_took_the_name_of_an_open_one_stops_the_writer(db: LaneDb, tmp_path: Path) -> None:
     """Records would go into a file without a name, and be gone with the process."""
     outbox = outbox_of(db)

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from gated.store.db import parted
 from gated.store.sql import BUSY_S, ReadOnly, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
 
 log = structlog.get_logger()
@@ -90,10 +91,17 @@ class AckedHeads:
             return _heads(self._connection)
 
     def forget(self, keep: frozenset[str]) -> None:
-        """Delete the streams of earlier generations: all but `keep`."""
+        """Delete the streams of earlier generations and chapters that ended: all but `keep` and what comes after it.
+
+        A chapter later than all that the lane has stays: by it the lane finds that its database went back."""
+        newest: dict[tuple[str, str], int] = {}
+        for generation, each, chapter in map(parted, keep):
+            newest[generation, each] = max(chapter, newest.get((generation, each), 0))
         with in_words(self.path):
             for stream_id in self.heads().keys() - keep:
-                self._connection.execute("DELETE FROM acked WHERE stream_id = ?", (stream_id,))
+                generation, each, chapter = parted(stream_id)
+                if chapter <= newest.get((generation, each), chapter):
+                    self._connection.execute("DELETE FROM acked WHERE stream_id = ?", (stream_id,))
 
     def close(self) -> None:
         """Idempotent."""

@@ -222,11 +222,8 @@ class LaneDb:
             here = dict(self.sql.execute("SELECT stream_id, seq FROM streams").fetchall())
             newest = dict(self.sql.execute("SELECT class, max(chapter) FROM streams GROUP BY class").fetchall())
         for each, seq in acked.items():
-            name, _, of = each.rpartition("-")
-            generation, _, chapter = name.partition(".")
-            if generation == self.generation and seq > here.get(each, seq):
-                return True
-            if generation == self.generation and chapter.isdigit() and int(chapter) > newest.get(of, int(chapter)):
+            generation, of, chapter = parted(each)
+            if generation == self.generation and (seq > here.get(each, seq) or chapter > newest.get(of, chapter)):
                 return True
         return False
 
@@ -366,6 +363,13 @@ def add_stream(db: Database, generation: str, each: str, chapter: int) -> str:
         (key, stream_id(generation, each, chapter), each, chapter),
     )
     return key
+
+
+def parted(stream_id: str) -> tuple[str, str, int]:
+    """(generation, class, chapter) of a stream id."""
+    name, _, each = stream_id.rpartition("-")
+    generation, _, chapter = name.partition(".")
+    return generation, each, int(chapter) if chapter.isascii() and chapter.isdigit() else 1
 
 
 def head_of(payload: bytes) -> bytes:
