@@ -28,6 +28,11 @@ class Brokers:
         return self._among[self._at]
 
     @property
+    def place(self) -> int:
+        """Which of them that is: 0 the first."""
+        return self._at
+
+    @property
     def due(self) -> bool:
         """May it be tried now?"""
         return time.monotonic() >= self._dial_mono

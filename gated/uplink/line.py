@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gated import __version__
 from gated.control import Client, Unavailable
 from gated.control import Refused as ControlRefused
+from gated.metrics import Textfile
 from gated.mqtt import Connected, Gone, Happening, Publication, Received, Refused, Session
 from gated.notify import notify, watchdog_s
 from gated.store.flight import Flights, ReceiptIgnored
@@ -25,6 +26,7 @@ from gated.sync.control import Announced
 from gated.uplink.brokers import Brokers
 from gated.uplink.cap import Cap
 from gated.uplink.daemon import Daemon
+from gated.uplink.metrics import Line
 from gated.uplink.versions import Versions
 from gated.wire import link
 from gated.wire.codec import WireError
@@ -63,6 +65,8 @@ class Uplink:
         self._site, self._lane, self._brokers, self._flights = site, lane, brokers, flights
         self._witness, self._receipts_key = witness, Ed25519PublicKey.from_public_bytes(receipts_public)
         self._daemon, self._cap, self._pace, self._sync = daemon, cap, pace, sync
+        self.textfile: Textfile | None = None
+        """Where it is told how the line is."""
         self._versions = Versions()
         self._news = (link.announce_topic(),) if sync else ()
         self._inbox: SimpleQueue[Happening] = SimpleQueue()
@@ -89,6 +93,10 @@ class Uplink:
         """Did HQ, not merely a broker, say something lately?"""
         return self._connected and time.monotonic() - self._heard_mono < self._pace.silence_s_max
 
+    def line(self) -> Line:
+        """How the line is now, for `gated.uplink.metrics`."""
+        return Line(self._connected, self.up, self._brokers.place, self._cap.spent, len(self._witness.findings))
+
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; then says goodbye and returns. Once only: its databases are closed then."""
         stroke_s = watchdog_s()
@@ -101,7 +109,11 @@ class Uplink:
             self._look()
             self._tell_hq()
             self._tell_lane()
+            if self.textfile is not None:
+                self.textfile.tick()
         notify("STOPPING=1")
+        if self.textfile is not None:
+            self.textfile.remove()
         self._goodbye()
         self._flights.close()
 

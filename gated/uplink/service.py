@@ -13,6 +13,7 @@ import structlog
 
 from gated import config, logs
 from gated.control import Client
+from gated.metrics import textfile
 from gated.mqtt import Broker
 from gated.store.acks import AckedHeads
 from gated.store.flight import Flights
@@ -23,6 +24,7 @@ from gated.uplink.brokers import Brokers
 from gated.uplink.cap import Cap
 from gated.uplink.daemon import Daemon
 from gated.uplink.line import Pace, Uplink
+from gated.uplink.metrics import Measures
 
 log = structlog.get_logger()
 
@@ -39,7 +41,7 @@ def build(conf: config.Config) -> Uplink:
         OutboxReader(store.dir / "lane.db"), AckedHeads.renewed(store.dir / "uplink.db", mode=0o640), up.inflight_max
     )
     witness = Witness(store.dir / "lane.db", journal_days=store.journal_days, journal_rows_max=store.journal_rows_max)
-    return Uplink(
+    uplink = Uplink(
         conf.identity.site,
         conf.identity.id,
         Brokers(brokers, up.retry_s_min, up.retry_s_max),
@@ -51,6 +53,9 @@ def build(conf: config.Config) -> Uplink:
         Pace(up.heartbeat_s, up.ack_s_max),
         Client(conf.sync.socket, CONTROL_S_MAX) if conf.sync else None,
     )
+    measures = Measures(flights, uplink.line, store.outbox_bytes_max, up.certificate)
+    uplink.textfile = textfile(conf, "uplink", measures.collect)
+    return uplink
 
 
 def _key(conf: config.Config) -> bytes:

@@ -114,7 +114,7 @@ class Live:
             try:
                 acked, now = self._rig.acked(), time.monotonic()
             except StoreError:
-                continue
+                continue  # the uplink makes its file just now
             with self._lock:
                 for each in [e for e in self._waiting if acked.get(e[0].stream_id, 0) >= e[0].seq]:
                     self._waiting.remove(each)

@@ -27,9 +27,9 @@ from random import Random
 from tests.hw_sim.crew import Crew, CrewError
 from tests.hw_sim.storm_rig import StormRig
 
-AT_ONCE = 3
+AT_ONCE = 5
 """So many faults overlap at most."""
-LASTS_S = (0.3, 4.0)
+LASTS_S = (0.3, 3.0)
 SETTLE_S = 240.0
 COLUMNS = ("records", "lost", "doubled", "out_of_order", "streams", "chapters", "sent_again", "settled_s", "ended")
 
@@ -163,6 +163,8 @@ def perform(chosen: argparse.Namespace) -> int:
         found |= {"seed": chosen.seed, "cycles": storm.done.total(), "seconds": round(stormy_s)}
         found |= {"kinds": dict(sorted(storm.done.items())), "settled_s": settled, "ended": dict(storm.ended)}
         wrong = found["wrong"]
+        if chosen.hold and (wrong or settled is None):
+            input("Wrong: everything is left as it is until Enter.")
     if chosen.json:
         print(json.dumps(found))
     else:
@@ -210,6 +212,7 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--db", choices=("postgresql", "sqlite"), default="postgresql")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--folder", type=Path, default=None, help="where to work (default: the system's)")
+    parser.add_argument("--hold", action="store_true", help="where something is wrong, leave all running until Enter")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
     try:
         return perform(parser.parse_args(list(given)))
