@@ -1,12 +1,29 @@
 """The database behind HQ's archive: a file of SQLite or a PostgreSQL, its tables made, its errors in plain words."""
 
+import functools
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, Engine, RowMapping, Table, create_engine, event, inspect, select, text, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -181,16 +198,32 @@ def insert_new(sql: Connection, table: Table) -> Any:
 def claim(
     sql: Connection, table: Table, keys: Iterable[Key], fresh: Callable[[Key], dict[str, Any]], *, wait: bool = True
 ) -> dict[Key, RowMapping]:
-    """Lock the rows of these keys (the primary key's two columns) until the transaction ends; `fresh` makes those that
-    are not there. Always in the order of the keys: whoever claims once cannot wait for somebody who waits for him.
-    Without `wait`, rows that somebody else has locked are left out."""
+    """Lock the rows of these keys (the primary key's two columns, one of them `lane`) until the transaction ends;
+    `fresh` makes those that are not there. Always in the order of the keys: whoever claims once cannot wait for
+    somebody who waits for him. Without `wait`, rows that somebody else has locked are left out."""
     wanted = sorted(set(keys))
     if not wanted:
         return {}
     one, two = table.primary_key.columns
-    these = tuple_(one, two).in_(wanted)
-    there = {(row[0], row[1]) for row in sql.execute(select(one, two).where(these))}
-    if missing := [fresh(key) for key in wanted if key not in there]:
+    there, locked, unwaited = _claiming(table)
+    at = [column.name for column in (one, two)].index("lane")
+    these = {"keys": wanted, "lanes": sorted({key[at] for key in wanted})}
+    known = {(row[0], row[1]) for row in sql.execute(there, these)}
+    if missing := [fresh(key) for key in wanted if key not in known]:
         sql.execute(insert_new(sql, table), missing)
-    locked = select(table).where(these).order_by(one, two).with_for_update(skip_locked=not wait)
-    return {(row[one], row[two]): row for row in sql.execute(locked).mappings()}
+    found = sql.execute(locked if wait else unwaited, these).mappings()
+    return {(row[one], row[two]): row for row in found}
+
+
+@functools.cache
+def _claiming(table: Table) -> tuple[Select[Any], Select[Any], Select[Any]]:
+    """Statements of `claim`, made once: which rows are there; lock them; lock those that nobody has."""
+    one, two = table.primary_key.columns
+    these = among(one, two, table.c.lane)
+    ordered = select(table).where(these).order_by(one, two)
+    return select(one, two).where(these), ordered.with_for_update(), ordered.with_for_update(skip_locked=True)
+
+
+def among(one: Column[Any], two: Column[Any], lane: Column[Any]) -> ColumnElement[bool]:
+    """Are the two columns one of the pairs `keys`? `lanes`, the lanes in these: SQLite uses no index for pairs."""
+    return and_(lane.in_(bindparam("lanes", expanding=True)), tuple_(one, two).in_(bindparam("keys", expanding=True)))

@@ -89,7 +89,7 @@ class Intake:
     def __init__(self, sql: Connection, poison: dict[bytes, str], part: int) -> None:
         self._sql = sql
         self._kept = Keeping(sql, poison, part)
-        self._sessions = Sessions(sql, self._kept.head, self._kept.finding)
+        self._sessions = Sessions(sql, self._kept.look, self._kept.head, self._kept.finding)
 
     @property
     def found(self) -> Sequence[tuple[str, str, str, str]]:

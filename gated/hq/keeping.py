@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError
 
 from gated.hq import tables
-from gated.hq.database import ArchiveError, Key, claim, insert_new
+from gated.hq.database import ArchiveError, Key, among, claim, insert_new
 from gated.wire.codec import dumps
 from gated.wire.record import Head, Record
 
@@ -20,6 +20,31 @@ REFUSALS_KEPT: Final = 1000
 """Refusals that are remembered of a lane: the oldest are forgotten."""
 FINDINGS_MAX: Final = 1000
 """Findings that are kept of a lane: it could invent any number."""
+
+
+_R, _S, _H = tables.records.c, tables.streams.c, tables.holes.c
+_LANE: Final[BindParameter[str]] = bindparam("key_lane")
+_ID: Final[BindParameter[str]] = bindparam("key_id")
+_SEQ: Final[BindParameter[int]] = bindparam("key_seq")
+_HASH: Final = select(_R.hash).where((_R.lane == _LANE) & (_R.stream_id == _ID) & (_R.seq == _SEQ))
+_HOLE: Final = (
+    select(_H.id).where((_H.lane == _LANE) & (_H.stream_id == _ID) & (_H.first <= _SEQ) & (_H.last >= _SEQ)).limit(1)
+)
+_THIS_STREAM: Final = (_S.lane == _LANE) & (_S.stream_id == _ID)
+_HEADS: Final = select(_S.lane, _S.stream_id, _S.seq, _S.hash).where(among(_S.lane, _S.stream_id, _S.lane))
+_ADVANCE: Final = update(tables.streams).where(_THIS_STREAM)
+_UNUSED: Final = delete(tables.streams).where(_THIS_STREAM)
+_INSERT: Final = insert(tables.records)
+"""Statements of every batch: to make them anew each time takes longer than to run them."""
+
+
+def _adding(dialect: Any) -> Any:
+    made = dialect.insert(tables.counters)
+    more = tables.counters.c.value + made.excluded.value
+    return made.on_conflict_do_update(index_elements=["name", "part"], set_={"value": more})
+
+
+_ADD: Final = {"sqlite": _adding(sqlite), "postgresql": _adding(postgresql)}
 
 
 @dataclass(slots=True)
@@ -77,13 +102,10 @@ class Keeping:
 
     def look(self, keys: Iterable[Key]) -> None:
         """Read the heads of streams that need not be locked."""
-        c = tables.streams.c
         new = sorted(set(keys) - self._streams.keys() - self._looked.keys())
         for at in range(0, len(new), 1000):
             part = new[at : at + 1000]
-            rows = self._sql.execute(
-                select(c.lane, c.stream_id, c.seq, c.hash).where(tuple_(c.lane, c.stream_id).in_(part))
-            )
+            rows = self._sql.execute(_HEADS, {"keys": part, "lanes": sorted({lane for lane, _ in part})})
             self._looked.update({key: Head.start(*key) for key in part})
             self._looked.update({(row[0], row[1]): Head(*row) for row in rows})
 
@@ -143,9 +165,7 @@ class Keeping:
         """Of the record that HQ has under this number."""
         if (row := self._rows.get((lane, stream_id, seq))) is not None:
             return bytes(row["hash"])
-        c = tables.records.c
-        where = (c.lane == lane) & (c.stream_id == stream_id) & (c.seq == seq)
-        return self._sql.execute(select(c.hash).where(where)).scalar()
+        return self._sql.execute(_HASH, {"key_lane": lane, "key_id": stream_id, "key_seq": seq}).scalar()
 
     def hole(self, head: Head, first: int, last: int, why: str) -> None:
         """HQ goes without these numbers."""
@@ -156,9 +176,8 @@ class Keeping:
         here = [hole for hole in self._holes if (hole["lane"], hole["stream_id"]) == (lane, stream_id)]
         if any(hole["first"] <= seq <= hole["last"] for hole in here):
             return True
-        c = tables.holes.c
-        where = (c.lane == lane) & (c.stream_id == stream_id) & (c.first <= seq) & (c.last >= seq)
-        return self._sql.execute(select(c.id).where(where).limit(1)).first() is not None
+        where = {"key_lane": lane, "key_id": stream_id, "key_seq": seq}
+        return self._sql.execute(_HOLE, where).first() is not None
 
     # -- refusals
 
@@ -222,14 +241,10 @@ class Keeping:
             self._write_records([self._rows[key] for key in sorted(self._rows)])
         changed = [key for key in sorted(self._streams) if self._streams[key].changed]
         if changed:
-            c = tables.streams.c
-            where = (c.lane == bindparam("key_lane")) & (c.stream_id == bindparam("key_id"))
-            sql.execute(update(tables.streams).where(where), [_stream_row(self._streams[key]) for key in changed])
+            sql.execute(_ADVANCE, [_stream_row(self._streams[key]) for key in changed])
         unused = [key for key, stream in self._streams.items() if _is_unused(stream)]
         if unused:  # made to be locked, and nothing came of it
-            c = tables.streams.c
-            where = (c.lane == bindparam("key_lane")) & (c.stream_id == bindparam("key_id"))
-            sql.execute(delete(tables.streams).where(where), [{"key_lane": a, "key_id": b} for a, b in unused])
+            sql.execute(_UNUSED, [{"key_lane": lane, "key_id": stream_id} for lane, stream_id in unused])
         self._write_held()
         for table, rows in ((tables.holes, self._holes), (tables.refusals, self._refusals)):
             if rows:
@@ -260,7 +275,7 @@ class Keeping:
         trouble of the database's own, which undoes the whole transaction."""
         point = self._sql.begin_nested()
         try:
-            self._sql.execute(insert(tables.records), rows)
+            self._sql.execute(_INSERT, rows)
         except (DataError, ValueError, OverflowError, TypeError) as bad:
             point.rollback()
             return bad
@@ -284,10 +299,7 @@ class Keeping:
 
     def _write_counts(self) -> None:
         rows = [{"name": name, "part": self._part, "value": by} for name, by in sorted(self._counts.items())]
-        dialect = sqlite if self._sql.dialect.name == "sqlite" else postgresql
-        made = dialect.insert(tables.counters)
-        more = tables.counters.c.value + made.excluded.value
-        self._sql.execute(made.on_conflict_do_update(index_elements=["name", "part"], set_={"value": more}), rows)
+        self._sql.execute(_ADD[self._sql.dialect.name], rows)
 
 
 def hash_of(payload: bytes) -> bytes:

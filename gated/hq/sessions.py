@@ -46,9 +46,14 @@ class Sessions:
     """Of the lanes that one batch is about."""
 
     def __init__(
-        self, sql: Connection, head: Callable[[str, str], Head], finding: Callable[[str, str, str, str], bool]
+        self,
+        sql: Connection,
+        look: Callable[[Iterable[Key]], None],
+        head: Callable[[str, str], Head],
+        finding: Callable[[str, str, str, str], bool],
     ) -> None:
-        self._sql, self._head, self._finding = sql, head, finding
+        """`look`: reads the heads of these streams at once, so that `head` need not."""
+        self._sql, self._look, self._head, self._finding = sql, look, head, finding
         self._rows: dict[Key, dict[str, Any]] = {}
         self._changed: set[Key] = set()
         self._anchors: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -174,6 +179,7 @@ class Sessions:
     def _look_at(self, site: str, lane: str, birth: link.Birth, now: datetime) -> None:
         for gap in birth.gaps:
             self._finding(site, lane, "gap", f"{gap.stream_id} {gap.first} to {gap.last}: taken out at the lane")
+        self._look((lane, span.stream_id) for span in birth.spans)
         for span in birth.spans:
             head = self._head(lane, span.stream_id)
             if head.seq > span.last and self._forgotten(lane, span, birth.utc, now):

@@ -171,11 +171,13 @@ lanes = Table(
 """Every lane that was heard of; the last columns hold JSON. `dead`: [session, why] of the latest that ended;
 `generations`: of its database, in the order in which births told of them."""
 
+Index("lanes_by_name", lanes.c.lane)
+
 anchors = Table(
     "anchors",
     metadata,
-    _need("site", Words, True),
     _need("lane", Words, True),
+    _need("site", Words, True),
     _need("generation", Words, True),
     _need("session", Words),
     _need("utc", Instant),
