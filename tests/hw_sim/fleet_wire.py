@@ -268,7 +268,7 @@ class Lane:
             self._birth()
         if pong:
             self._ping.name = ""
-            self.ready = self.ready or self._line is not None
+        self.ready = self._line is not None
         self._send()
 
 
