@@ -44,7 +44,7 @@ def test_each_kind_keeps_its_order_and_delays_no_other() -> None:
     finally:
         threads.close()
     threads.close()
-    assert set(KINDS) == {"store", "cache", "face", "finger"} == set(COST_S)
+    assert set(KINDS) == {"store", "cache", "face", "finger", "picture"} == set(COST_S)
 
 
 def test_what_fails_on_a_thread_is_raised_where_it_was_asked_for() -> None:
