@@ -176,3 +176,17 @@ def test_patience_doubles_while_hq_is_slow_and_is_restored_by_an_answer(sky: Sky
     assert waits == [1, 2, 4, 8, 8, 8]
     sky.flights.answered(sky.head("state", 1), now)
     assert not sky.flights.overdue(now + 1.0, 1.0) and sky.flights.overdue(now + 1.5, 1.0)
+
+
+def test_a_chapter_that_begins_between_two_looks_is_seen(sky: Sky) -> None:
+    """An answer looks at the outbox too; what it sees must not hide the new stream from the next look."""
+    sky.lane.passengers(5)
+    sky.flights.refresh()
+    sky.flights.next(0.0)
+    with sky.lane.db.transaction():
+        begun = sky.lane.outbox.begin_chapters(NOON, 3)
+    assert begun
+    assert sky.flights.answered(sky.head("state", 2), 1.0)
+    assert sky.flights.refresh(), "other streams than before"
+    assert set(begun) <= {queued.stream_id for queued in sky.flights.next(2.0)}
+    assert sky.flights.resent == 0, "what is under way in other streams stays so"

@@ -55,13 +55,12 @@ class Flights:
         self.refused = 0
 
     def refresh(self) -> bool:
-        """Look at what the outbox holds. True where it is another generation than before. Raises `StoreError`."""
-        spans = {span.stream_id: span for span in self._outbox.spans()}
-        changed = spans.keys() != self.spans.keys()
-        self.spans = spans
+        """Look at what the outbox holds. True where it has other streams than before. Raises `StoreError`."""
+        self.spans = {span.stream_id: span for span in self._outbox.spans()}
+        changed = self.spans.keys() != self._flights.keys()
         if changed:
-            self._flights = {i: _Flight(self.acked(i), self.acked(i)) for i in spans}
-            self._store.forget(frozenset(spans))
+            self._flights = {i: self._flights.get(i) or _Flight(self.acked(i), self.acked(i)) for i in self.spans}
+            self._store.forget(frozenset(self.spans))
             self._acked = dict(self._store.heads())
         return changed
 
