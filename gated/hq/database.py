@@ -53,12 +53,13 @@ def engine_of(where: str | Path, read_only: bool) -> Engine:
         url = (
             make_url(where) if isinstance(where, str) and "://" in where else URL.create("sqlite", database=str(where))
         )
-        if url.get_backend_name() == "sqlite":
-            return _sqlite(url, read_only)
-        if url.get_backend_name() == "postgresql":
-            return _postgresql(url, read_only)
     except ArgumentError:
-        pass
+        url = URL.create("unreadable")
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        return _sqlite(url, read_only)
+    if backend == "postgresql":
+        return _postgresql(url, read_only)
     raise ArchiveError("this is no database that HQ can use: name a file, sqlite:///FILE or postgresql+psycopg://...")
 
 
