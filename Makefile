@@ -14,7 +14,7 @@ ARGS ?=
 N ?= 20
 
 .PHONY: help setup models broker fprint postgres demo demo-sync demo-taiwan test lint format soak mutants \
-    mutants-policy bench bench-sync conformance crash crash-sync fleet fleet-sync docs clean distclean
+    mutants-policy bench bench-sync conformance crash crash-sync fleet storm offline fleet-sync docs clean distclean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,12 @@ crash-sync: $(READY) ## Kill -9 and failing disks at every step of a sync: old o
 
 fleet: broker ## Many lanes report to one HQ over mutual TLS: ARGS="--lanes 1000 --rate 300 --db postgresql"
 	$(PY) -m tests.hw_sim fleet $(ARGS)
+
+storm: broker postgres ## A thousand deaths and cuts between lanes and HQ's database; then every record once, in order
+	$(PY) -m tests.hw_sim storm $(ARGS)
+
+offline: broker postgres ## A lane comes back after 30 days alone: what reaches HQ when
+	$(PY) -m tests.hw_sim offline $(ARGS)
 
 fleet-sync: $(READY) ## 200 lanes with the real sync against one HQ: seconds, bytes, CPU until all are current
 	$(PY) -m tests.hw_sim fleet-sync $(ARGS)
