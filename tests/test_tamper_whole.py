@@ -1,0 +1,260 @@
+"""Whoever is at a lane's databases while it runs is in HQ's findings within a minute; and what root can do unseen.
+
+Real processes: the daemon's writer, the uplink, mosquitto, HQ's ingest. Root writes with connections of its own."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.tamper_rig import CAP, Attack, Lane, Lanes
+from tests.uplink_rig import eventually
+
+ONLINE_S = 60.0
+"""The promise."""
+HASTE = "heartbeat_s = 1.0\n"
+ALTERED, CUT = frozenset({"journal_altered"}), frozenset({"journal_cut", "journal_back"})
+OUTBOX = frozenset({"outbox_altered", "outbox_gap", "edited", "gap", "truncated"})
+DATABASE = frozenset({"replaced", "truncated", "journal_back", "outbox_gap", "database_back"})
+OTHER_WORD = "UPDATE outbox SET payload = cast(replace(cast(payload AS TEXT), 'crossed', 'cressed') AS BLOB)"
+
+
+@pytest.fixture
+def lanes(tmp_path: Path) -> Iterator[Lanes]:
+    with Lanes(tmp_path) as running:
+        yield running
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+
+def journal(*statements: str) -> Callable[[Lane], None]:
+    """`{row}`: a row in the middle; `{last}`: the newest."""
+
+    def do(lane: Lane) -> None:
+        last = lane.journal_last
+        lane.root(*(each.format(row=last // 2, last=last) for each in statements))
+
+    return do
+
+
+def forged_trimming(lane: Lane) -> None:
+    """Cut the head, and a note that says it was old enough to be trimmed."""
+    row = lane.journal_last // 2
+    link = lane.ask("SELECT link FROM journal WHERE id = ?", row)
+    old = (datetime.now(UTC) - timedelta(days=99)).isoformat(timespec="microseconds")
+    lane.root(
+        f"DELETE FROM journal WHERE id <= {row}",
+        f"INSERT OR REPLACE INTO notes VALUES ('journal_base', '{row} {old} {link.hex()}')",
+    )
+
+
+def rechained(lane: Lane) -> None:
+    """An edit after which the whole open chain fits again."""
+    row = lane.journal_last // 2
+    lane.rechain(row, f"UPDATE journal SET mono = 9 WHERE id = {row}")
+
+
+def rechained_unwatched(lane: Lane) -> None:
+    """The same while the uplink does not run, which then remembers nothing."""
+    lane.end("uplink", kill=True)
+    rechained(lane)
+    lane.start("uplink")
+
+
+SHIFTED = ("UPDATE journal SET id = -id - 1 WHERE id > {row}", "UPDATE journal SET id = -id WHERE id < 0")
+EDIT = "UPDATE journal SET clear = cast('[]' AS BLOB) WHERE id = "
+JOURNAL = [
+    Attack("journal: edit", journal(EDIT + "{row}"), ALTERED),
+    Attack("journal: edit, 100,000 rows", journal(EDIT + "{row}"), ALTERED, rows=100_000),
+    Attack("journal: edit of the newest", journal(EDIT + "{last}"), ALTERED),
+    Attack("journal: edit, chain made anew", rechained, ALTERED),
+    Attack("journal: the same, uplink killed", rechained_unwatched, ALTERED),
+    Attack("journal: deletion", journal("DELETE FROM journal WHERE id = {row}"), CUT),
+    Attack("journal: truncation", journal("DELETE FROM journal WHERE id > {row}"), CUT),
+    Attack("journal: all of it", journal("DELETE FROM journal"), CUT),
+    Attack("journal: head cut", journal("DELETE FROM journal WHERE id < 5"), CUT),
+    Attack("journal: head cut, forged note", forged_trimming, CUT),
+    Attack(
+        "journal: two rows swapped",
+        journal(
+            "UPDATE journal SET id = -1 WHERE id = {row}",
+            "UPDATE journal SET id = {row} WHERE id = {row} + 1",
+            "UPDATE journal SET id = {row} + 1 WHERE id = -1",
+        ),
+        ALTERED,
+    ),
+    Attack(
+        "journal: row put in",
+        journal(
+            *SHIFTED,
+            "INSERT INTO journal SELECT {row} + 1, 'x', 1, mono, utc, clear, sealed, chain, link FROM journal"
+            " WHERE id = {row}",
+        ),
+        ALTERED,
+    ),
+    Attack(
+        "journal: row put in at the end",
+        journal(
+            "INSERT INTO journal SELECT id + 1, 'x', 1, mono, utc, clear, sealed, chain, link FROM journal"
+            " WHERE id = {last}",
+        ),
+        ALTERED,
+    ),
+]
+
+
+# -- the outbox --------------------------------------------------------------------------------------------------------
+
+
+def sent(*statements: str) -> Callable[[Lane], None]:
+    """On what HQ has acknowledged and the lane has not trimmed yet. `{seq}`: a `TicketSettled` in the middle."""
+
+    def do(lane: Lane) -> None:
+        seq = (lane.first("crossing") + lane.acked("crossing")) // 4 * 2
+        lane.root(*(each.format(seq=seq) for each in statements))
+
+    return do
+
+
+def waiting(*statements: str) -> Callable[[Lane], None]:
+    """On what HQ has not had yet."""
+
+    def do(lane: Lane) -> None:
+        seq = (lane.acked("crossing") + lane.last("crossing")) // 4 * 2
+        lane.root(*(each.format(seq=seq) for each in statements))
+
+    return do
+
+
+DEEDS = {
+    "edit": (OTHER_WORD + " WHERE stream = 'crossing' AND seq = {seq}",),
+    "deletion": ("DELETE FROM outbox WHERE stream = 'crossing' AND seq = {seq}",),
+    "deletion, counted": (
+        "DELETE FROM outbox WHERE stream = 'crossing' AND seq = {seq}",
+        "UPDATE streams SET rows = rows - 1 WHERE stream = 'crossing'",
+    ),
+    "truncation": ("DELETE FROM outbox WHERE stream = 'crossing' AND seq > {seq}",),
+    "truncation, counted": (
+        "DELETE FROM outbox WHERE stream = 'crossing' AND seq > {seq}",
+        "UPDATE streams SET seq = {seq}, rows = (SELECT count(*) FROM outbox WHERE stream = 'crossing')"
+        " WHERE stream = 'crossing'",
+    ),
+    "two records swapped": (
+        "UPDATE outbox SET seq = -1 WHERE stream = 'crossing' AND seq = {seq}",
+        "UPDATE outbox SET seq = {seq} WHERE stream = 'crossing' AND seq = {seq} + 1",
+        "UPDATE outbox SET seq = {seq} + 1 WHERE stream = 'crossing' AND seq = -1",
+    ),
+    "record put in": (
+        "UPDATE outbox SET seq = -seq - 1 WHERE stream = 'crossing' AND seq > {seq}",
+        "UPDATE outbox SET seq = -seq WHERE stream = 'crossing' AND seq < 0",
+        "INSERT INTO outbox SELECT stream, seq + 1, payload FROM outbox WHERE stream = 'crossing' AND seq = {seq}",
+        "UPDATE streams SET seq = seq + 1, rows = rows + 1 WHERE stream = 'crossing'",
+    ),
+}
+SENT = [Attack(f"outbox, acknowledged: {name}", sent(*deed), OUTBOX) for name, deed in DEEDS.items()]
+WAITING = [Attack(f"outbox, waiting: {name}", waiting(*deed), OUTBOX, CAP) for name, deed in DEEDS.items()]
+
+
+# -- whole databases ---------------------------------------------------------------------------------------------------
+
+
+def copy_and_go_on(lane: Lane) -> None:
+    """An older copy: HQ acknowledges passengers that it does not have."""
+    before = lane.acked("crossing")
+    lane.copied(lane.lanes.folder / f"{lane.name}.copy")
+    eventually(lambda: lane.acked("crossing") > before + 4, 30, "HQ acknowledges more")
+
+
+def older_copy_running(lane: Lane) -> None:
+    lane.put(lane.lanes.folder / f"{lane.name}.copy")
+
+
+def older_copy(lane: Lane) -> None:
+    lane.end("writer")
+    older_copy_running(lane)
+    lane.start("writer")
+
+
+def older_copies(lane: Lane) -> None:
+    """And nothing at the lane knows any more how far HQ has come."""
+    lane.end()
+    older_copy_running(lane)
+    lane.put(None, "uplink.db")
+    lane.start()
+
+
+def another_lane_s(lane: Lane) -> None:
+    other = next(each for each in lane.lanes.all if each is not lane)
+    copy = other.copied(lane.lanes.folder / f"{lane.name}.other")
+    lane.end("writer")
+    lane.put(copy)
+    lane.start("writer")
+
+
+def gone(lane: Lane) -> None:
+    lane.end("writer")
+    lane.put(None)
+    lane.start("writer")
+
+
+def acknowledged_by_root(lane: Lane) -> None:
+    """The lane then trims what HQ never had."""
+    with closing(sqlite3.connect(lane.uplink_db, timeout=20.0)) as sql, sql:
+        sql.execute("UPDATE acked SET seq = seq + 30 WHERE stream_id LIKE '%crossing'")
+
+
+DATABASES = [
+    Attack("lane.db: older copy, lane running", older_copy_running, DATABASE, before=copy_and_go_on),
+    Attack("lane.db: older copy, lane started", older_copy, DATABASE, before=copy_and_go_on),
+    Attack("lane.db: older copy, no uplink.db", older_copies, DATABASE | OUTBOX, before=copy_and_go_on),
+    Attack("lane.db: that of another lane", another_lane_s, DATABASE),
+    Attack("lane.db: deleted", gone, DATABASE),
+    Attack("uplink.db: more acknowledged", acknowledged_by_root, OUTBOX, CAP),
+]
+
+
+# -- found -------------------------------------------------------------------------------------------------------------
+
+
+def judged(lanes: Lanes, attacks: list[Attack], seen: dict[str, float], untouched: list[Lane]) -> None:
+    """Every attack is in HQ's findings, as `gated-hq integrity` shows them, and of nobody else there is one."""
+    print()
+    for attack in attacks:
+        took = f"{seen[attack.name]:5.1f} s" if attack.name in seen else "    NOT"
+        print(f"{took}  {attack.name}")
+    missed = [attack.name for attack in attacks if attack.name not in seen]
+    assert not missed, missed
+    code, told = lanes.integrity()
+    assert code == 1 and {found["lane"] for found in told} == {f"lane-{n:02}" for n in range(1, len(attacks) + 1)}
+    for lane in untouched:
+        assert lanes.findings(lane.name) == []
+
+
+def test_a_few_attacks_at_once(lanes: Lanes) -> None:
+    names = {"journal: truncation", "outbox, acknowledged: deletion", "lane.db: older copy, lane started"}
+    attacks = [replace(each, options=HASTE) for each in (*JOURNAL, *SENT, *DATABASES) if each.name in names]
+    assert len(attacks) == len(names)
+    untouched = [lanes.add("untouched", HASTE)]
+    judged(lanes, attacks, lanes.attack(attacks, untouched, ONLINE_S), untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "attacks", [JOURNAL[:7], JOURNAL[7:], SENT, WAITING, DATABASES], ids=["a", "b", "sent", "waiting", "databases"]
+)
+def test_every_attack_is_reported_within_a_minute(attacks: list[Attack], lanes: Lanes) -> None:
+    """With the product's own times. One lane is not touched; of another the processes are killed now and then."""
+    untouched, restless = lanes.add("untouched"), lanes.add("restless")
+    seen = lanes.attack(attacks, [untouched, restless], ONLINE_S)
+    for name in ("uplink", "writer", "uplink"):
+        restless.end(name, kill=True)
+        restless.start(name)
+        before = restless.acked("crossing")
+        eventually(lambda: restless.acked("crossing") > before, 30, "it goes on")  # noqa: B023
+    judged(lanes, attacks, seen, [untouched, restless])
