@@ -157,7 +157,7 @@ class FaultProxy:
         try:
             if not data:
                 sink.close()
-            while data:
+            while data and not sink.is_closing():
                 rate = self._faults.bytes_per_s
                 part = data if rate is None else data[: max(1, int(rate / 10))]
                 if rate is not None:
