@@ -25,8 +25,8 @@ log = structlog.get_logger()
 TIPS_MAX: Final = 6
 """Of one partition: whoever missed the last announcement or two still has no need of HQ's server."""
 TIPS_KEPT: Final = timedelta(minutes=10)
-SEGMENTS_BYTES_MAX: Final = 300 * 1024
-"""Of all segments in one announcement; brokers take messages of a megabyte."""
+SEGMENTS_BYTES_MAX: Final = 160 * 1024
+"""Of all segments in one announcement: in base64, with its tips, less than the 256 KiB that the broker takes."""
 
 
 class Tips:

@@ -5,13 +5,13 @@ Nothing here carries personal data. Records themselves are in `gated.wire.facts`
 `gated.wire.orders`; docs/uplink.md tells the whole conversation."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from gated.wire import codec
 from gated.wire.codec import WireError, added, limited
-from gated.wire.facts import Part
+from gated.wire.facts import CODE, CODE_MAX, Part
 
 ROOT: Final = "gate/v1"
 FROM_LANES: Final = ("event", "birth", "death", "telemetry", "reported")
@@ -20,6 +20,7 @@ LEAVES: Final = frozenset({*FROM_LANES, "answer", "ack", "cmd", "desired", "anno
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 STREAMS_MAX: Final = 256
 PARTS_MAX: Final = 64
+HASH: Final = {"limit": 32}
 GAPS_MAX: Final = 64
 FINDINGS_MAX: Final = 16
 
@@ -68,8 +69,8 @@ def receipt_signed(topic: str, payload: bytes) -> bytes:
 class Span:
     """What a lane still holds of one stream: `first` to `last`, both included; `last < first`: nothing."""
 
-    stream_id: str
-    stream: str
+    stream_id: str = field(metadata=CODE)
+    stream: str = field(metadata=CODE)
     first: int
     last: int
     acked: int
@@ -79,7 +80,7 @@ class Span:
 class Gap:
     """Records `first` to `last` of a stream are not acknowledged, and not there: somebody took them out."""
 
-    stream_id: str
+    stream_id: str = field(metadata=CODE)
     first: int
     last: int
 
@@ -89,10 +90,10 @@ class JournalHead:
     """How far a lane's journal has come: rows `first` to `last` are there, and `link` is the hash of the last over all
     before it. HQ remembers it, so a journal that was changed or cut before it does not fit any more."""
 
-    generation: str
+    generation: str = field(metadata=CODE)
     first: int
     last: int
-    link: bytes
+    link: bytes = field(metadata=HASH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Finding:
     """The uplink finds that somebody was at the lane's database. `code`: journal_altered, journal_cut, journal_back,
     outbox_gap, database_back. `detail`: where; nothing personal."""
 
-    code: str
+    code: str = field(metadata=CODE)
     detail: str = limited(256, "")
 
 
@@ -111,10 +112,10 @@ class Birth:
     `session` names this connection; a `Death` of another session says nothing about it. `boot` is the lane
     process's run, which orders must name; empty while the lane cannot be asked."""
 
-    session: str
-    boot: str
+    session: str = field(metadata=CODE)
+    boot: str = field(metadata=CODE)
     utc: datetime
-    version: str
+    version: str = field(metadata=CODE)
     spans: tuple[Span, ...] = limited(STREAMS_MAX)
     parts: tuple[Part, ...] = added((), limit=PARTS_MAX)
     """Versions of what the lane is made of, and how far its cache is: daemon, uplink, policy, cache.people ..."""
@@ -126,8 +127,8 @@ class Death:
     """Retained: the session ended. The broker says so as its will (`lost`), the uplink when it stops
     (`stopped`)."""
 
-    session: str
-    why: str
+    session: str = field(metadata=CODE)
+    why: str = field(metadata=CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +136,12 @@ class Telemetry:
     """Every few seconds. `ping` is answered by the next receipt: so the lane knows that HQ, not a broker,
     is there."""
 
-    session: str
-    boot: str
+    session: str = field(metadata=CODE)
+    boot: str = field(metadata=CODE)
     utc: datetime
-    ping: str
+    ping: str = field(metadata=CODE)
     lane_up: bool
-    store: str
+    store: str = field(metadata=CODE)
     """`ok`, or a short code: `absent`, `busy`, `unreadable`."""
     pending: int
     """Records that HQ has not acknowledged."""
@@ -159,9 +160,9 @@ class Head:
     """HQ has committed every record of the stream up to `seq`. `chain`: the hash of record `seq`, as HQ got
     it."""
 
-    stream_id: str
+    stream_id: str = field(metadata=CODE)
     seq: int
-    chain: bytes
+    chain: bytes = field(metadata=HASH)
     resend: bool = False
     """HQ saw a later record and misses the next one: send again from `seq + 1`, without waiting."""
 
@@ -171,10 +172,10 @@ class Refusal:
     """HQ will not take the bytes with the hash `chain` as this record. `final`: it has set exactly those bytes aside,
     durably, and the stream goes on without them."""
 
-    stream_id: str
+    stream_id: str = field(metadata=CODE)
     seq: int
-    chain: bytes
-    why: str
+    chain: bytes = field(metadata=HASH)
+    why: str = field(metadata=CODE)
     final: bool
 
 
@@ -186,10 +187,10 @@ class Receipt:
     means nothing, except beside the `pong` of a ping. What HQ says there it looked up after the ping was sent, so a
     head below what was acknowledged before that ping means that HQ went back to an older copy of its database."""
 
-    hq: str = ""
+    hq: str = limited(CODE_MAX, "")
     heads: tuple[Head, ...] = limited(STREAMS_MAX, ())
     refusals: tuple[Refusal, ...] = ()
-    pong: str = ""
+    pong: str = limited(CODE_MAX, "")
     """With it come the heads of every stream that the lane's last birth told of."""
     rebirth: bool = added(False)
     """HQ does not know this session: tell the birth again."""
@@ -202,9 +203,9 @@ class OrderAnswer:
     """Lane -> HQ: what became of an order. `taken`: the lane verified it and accepts it; else `why` it does not. What
     comes of it is a record."""
 
-    order: str
+    order: str = field(metadata=CODE)
     taken: bool
-    why: str
+    why: str = field(metadata={"limit": 256})
 
 
 @dataclass(frozen=True, slots=True)
