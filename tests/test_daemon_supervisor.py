@@ -7,9 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.base import DeviceFault, Emit
-from gated.daemon.crashes import told
 from gated.daemon.supervisor import PAUSE_S_MAX, PAUSE_S_MIN, STEADY_S, Supervised
 from gated.lane.events import Device, DeviceLost, DeviceReady, Event
+from gated.logs import told
 from tests.hw_sim import virtual
 
 Life = Callable[[Emit], Awaitable[None]]

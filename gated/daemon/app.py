@@ -19,7 +19,6 @@ from gated.daemon import links as daemon_links
 from gated.daemon.cachememory import Memory
 from gated.daemon.cachewatch import CacheWatch
 from gated.daemon.clock import Clock, watch_steps
-from gated.daemon.crashes import told
 from gated.daemon.devices import Devices
 from gated.daemon.fingers import Fingers, format_of
 from gated.daemon.lookup import LookUp
@@ -42,6 +41,7 @@ from gated.lane import events as ev
 from gated.lane.commands import Alarm, AlarmCode, Answer, Command
 from gated.lane.core import State
 from gated.lane.events import Device, Door, Event, Now
+from gated.logs import told
 from gated.metrics import textfile
 from gated.notify import notify, watchdog_s
 from gated.store.db import LaneDb

@@ -11,12 +11,12 @@ from drivers.base import DeviceFault, Emit, FingerReader, Print
 from gated.biometrics.finger import FingerEngine, FingerError, PrintLook
 from gated.control import Code, Refused
 from gated.control_views import FingerLine
-from gated.daemon.crashes import told
 from gated.daemon.fingertest import FingerTest
 from gated.daemon.workers import Workers
 from gated.icao.check import Check
 from gated.lane.commands import CompareFinger
 from gated.lane.events import FingerAdvice, FingerCompared, Touch
+from gated.logs import told
 
 log = structlog.get_logger()
 

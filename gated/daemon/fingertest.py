@@ -11,8 +11,8 @@ import structlog
 from drivers.base import DeviceFault, FingerReader, Print
 from gated.biometrics.finger import FingerEngine, FingerError
 from gated.control_views import FingerLine, PrintView
-from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
+from gated.logs import told
 
 log = structlog.get_logger()
 

@@ -14,7 +14,6 @@ import structlog
 
 from drivers.base import Emit
 from gated.daemon.cachememory import Memory
-from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
 from gated.icao.fingers import in_order
 from gated.icao.mrz import Document
@@ -24,6 +23,7 @@ from gated.lane import history
 from gated.lane.events import Device, Event
 from gated.lane.history import Crossing
 from gated.lane.rules import ENTRY, EXIT, Rules
+from gated.logs import told
 from gated.store.cache import Cache, Enrolments
 from gated.store.cachefile import CacheNote, generations, path_of
 from gated.store.crossings import Crossings

@@ -10,11 +10,11 @@ import structlog
 
 from drivers.base import Camera, DeviceFault, Emit
 from gated.biometrics.capture import Best, Candidate
-from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
 from gated.icao.check import Check
 from gated.lane.commands import CompareFace
 from gated.lane.events import Advice, Device, DeviceLost, DeviceReady, FaceAdvice, FaceCompared
+from gated.logs import told
 
 log = structlog.get_logger()
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import structlog
 
 from gated.biometrics.capture import Candidate
-from gated.daemon.crashes import told
 from gated.daemon.workers import Workers
 from gated.daemon.writer import Job
 from gated.lane.commands import KeepPicture
 from gated.lane.events import Now
+from gated.logs import told
 from gated.wire.facts import ATTACHMENT_BYTES_MAX, PART_BYTES_MAX, AttachmentPart
 
 log = structlog.get_logger()

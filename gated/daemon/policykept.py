@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gated.config import ConfigError
-from gated.daemon.crashes import told
 from gated.lane.rules import Rules
+from gated.logs import told
 from gated.policyfile import POLICY_BYTES_MAX, parse_policy
 from gated.store.sql import StoreError, in_words, sync_folder
 from gated.wire import policysign

@@ -11,9 +11,9 @@ from gated.config import Config, ConfigError
 from gated.daemon import links as daemon_links
 from gated.daemon.app import build
 from gated.daemon.clock import SystemClock
-from gated.daemon.crashes import told
 from gated.daemon.plan import face_of, finger_of
 from gated.daemon.workers import Threads, Workers
+from gated.logs import told
 from gated.store.sql import StoreError
 
 log = structlog.get_logger()

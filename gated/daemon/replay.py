@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated.config import Config
-from gated.daemon.crashes import told
 from gated.daemon.plan import key_of, machine_of, policy_of
 from gated.daemon.policykept import FOLDER, Kept, PolicyRefused
 from gated.lane import commands as cmd
 from gated.lane import events as ev
 from gated.lane.events import Now
 from gated.lane.rules import Rules
+from gated.logs import told
 from gated.store.journal import JournalReader
 from gated.store.sql import StoreError
 from gated.wire.codec import family

@@ -6,8 +6,8 @@ from typing import NoReturn
 import structlog
 
 from drivers.base import DeviceFault, Driver, Emit
-from gated.daemon.crashes import told
 from gated.lane.events import Device, DeviceLost, DeviceReady, Event
+from gated.logs import told
 
 log = structlog.get_logger()
 

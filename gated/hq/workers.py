@@ -196,6 +196,9 @@ def _be_worker(line: Connection, work: Work) -> None:
     except ArchiveError as bad:
         log.error("HQ's records cannot be opened", why=str(bad))
         raise SystemExit(1) from None
+    except Exception as bad:
+        log.critical("worker ends by a fault of its own", exc_info=bad)
+        raise SystemExit(70) from None
     finally:
         with contextlib.suppress(OSError):
             line.close()
