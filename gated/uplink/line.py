@@ -37,7 +37,7 @@ log = structlog.get_logger()
 POLL_S = 0.2
 """How often the outbox is looked at: what a record waits at most before it is sent."""
 PING_AGAIN_S = 3.0
-"""An unanswered ping is repeated after this."""
+"""An unanswered ping is repeated after this, then after twice as long, up to the heartbeat."""
 TELEMETRY_EXPIRY_S = 60
 
 
@@ -79,7 +79,7 @@ class Uplink:
         self._heard_mono = float("-inf")
         """When HQ itself last said something."""
         self._ping = ""
-        self._ping_mono = float("-inf")
+        self._ping_mono, self._ping_after_s = float("-inf"), pace.heartbeat_s
         self._acked_at_ping: dict[str, int] = {}
         self._gaps: tuple[link.Gap, ...] = ()
         """As the last birth told them."""
@@ -281,7 +281,7 @@ class Uplink:
         except StoreError as bad:
             self._store_is(bad.why)
         if pong:
-            self._ping = ""
+            self._ping, self._ping_after_s = "", self._pace.heartbeat_s
         if receipt.rebirth:
             self._birth()
         self._looked_mono = float("-inf")  # there may be room: do not wait for the next poll
@@ -318,15 +318,19 @@ class Uplink:
 
     def _tell_hq(self) -> None:
         now = time.monotonic()
-        again_s = min(PING_AGAIN_S, self._pace.heartbeat_s) if self._ping else self._pace.heartbeat_s
-        if not self._connected or now - self._ping_mono < again_s:
+        if not self._connected or now - self._ping_mono < self._ping_after_s:
             return
         if self._daemon.look():
             self._birth()
         utc = datetime.now(UTC)
-        self._ping, self._ping_mono = secrets.token_hex(4), now
+        first = not self._ping
+        if first:  # an unanswered one keeps its name: HQ may be slow, and what it says then is as good
+            self._ping = secrets.token_hex(4)
+            self._acked_at_ping = {stream_id: self._flights.acked(stream_id) for stream_id in self._flights.spans}
+        self._ping_mono = now
+        again_s = PING_AGAIN_S if first else 2 * self._ping_after_s
+        self._ping_after_s = min(again_s, self._pace.heartbeat_s)
         flights, (pending, oldest_s), witness = self._flights, self._backlog(), self._witness
-        self._acked_at_ping = {stream_id: flights.acked(stream_id) for stream_id in flights.spans}
         who, how = (self._name, self._daemon.boot, utc, self._ping), (self._daemon.up, self._store)
         telemetry = link.Telemetry(
             *who, *how, pending, oldest_s, flights.refused, flights.resent,
