@@ -175,8 +175,8 @@ def _freshness(rules: Rules) -> Iterator[str]:
 
 
 def _pictures(rules: Rules) -> Iterator[str]:
-    yield "What HQ is given of a verdict beside its record, sealed to HQ, and when HQ deletes it (P2, attachments.md). Of what"
-    yield "is not named here no picture is made."
+    yield "What HQ is given of a verdict beside its record, sealed to HQ, and when HQ deletes it (P2, attachments.md)."
+    yield "Of what is not named here no picture is made."
     yield ""
     yield from _table("picture", "of a", "for", "of", "days")
     for name, each in rules.attachments.items():

@@ -273,6 +273,7 @@ def test_whose_crossing_is_kept(
         emit=rig.events.append,
         door=nobody,
         indicator=nobody,
+        pictures=nobody,
         look_up=nobody,
         matcher=nobody,
         fingers=nobody,

@@ -89,7 +89,7 @@ class AlarmCode(Enum):
     POLICY_REFUSED = "policy_refused"
     """The shell's: a policy came that is not HQ's, not whole, older than the one in force, or fails its examples."""
     DATABASE_REPLACED = "database_replaced"
-    """The shell's: the lane's database was damaged, or an older copy of itself; it is set aside, and a new one begun."""
+    """The shell's: the lane's database was damaged, or an older copy; it is set aside, and a new one begun."""
 
 
 class Outcome(Enum):

@@ -35,8 +35,16 @@ CONSTANTS: Final = {
     "proof": ("TRIES_A_FINGER",),
     "calendar": ("ONE_DAY",),
     "freshness": ("AHEAD_S_MAX", "_RANKS"),
-    "rules": ("DIRECTIONS", "PARTITIONS", "EVIDENCE_THAT_MAY_BE_MISSING", "NAME_MAX", "KINDS_KEPT", "PICTURES")
-    + ("PICTURED", "KEEP_DAYS_MAX"),
+    "rules": (
+        "DIRECTIONS",
+        "PARTITIONS",
+        "EVIDENCE_THAT_MAY_BE_MISSING",
+        "NAME_MAX",
+        "KINDS_KEPT",
+        "PICTURES",
+        "PICTURED",
+        "KEEP_DAYS_MAX",
+    ),
 }
 ORDERS: Final = ("BEFORE_ENTRY", "BEFORE_EXIT")
 DEFAULTS: Final = ("Category", "DocumentKind", "Where", "ControlRule", "Origin", "Picture", "Rules")
