@@ -99,14 +99,18 @@ class Ingest:
         """Until `stop`. A broker or a database that is away, and any message whatever, are logged and outlived."""
         while not stop.is_set():
             self._pulse(self)
-            now = time.monotonic()
-            if self._session is None and now >= self._dial_mono and (not self._away or self._is_back()):
-                self._dial()
-            if self.connected and now >= self._sweep_mono:
-                self._sweep()
-            for happened in self._gather(0.5):
-                self._notice(happened)
+            self.turn(0.5)
         self._hang_up()
+
+    def turn(self, wait_s: float) -> None:
+        """Once round: take in what came, after waiting up to `wait_s` for it."""
+        now = time.monotonic()
+        if self._session is None and now >= self._dial_mono and (not self._away or self._is_back()):
+            self._dial()
+        if self.connected and now >= self._sweep_mono:
+            self._sweep()
+        for happened in self._gather(wait_s):
+            self._notice(happened)
 
     # -- the broker
 

@@ -104,11 +104,7 @@ class Uplink:
         while not stop.is_set():
             if stroke_s is not None:
                 notify("WATCHDOG=1")
-            self._dial()
-            self._listen(min(POLL_S, stroke_s or POLL_S))
-            self._look()
-            self._tell_hq()
-            self._tell_lane()
+            self.turn(min(POLL_S, stroke_s or POLL_S))
             if self.textfile is not None:
                 self.textfile.tick()
         notify("STOPPING=1")
@@ -116,6 +112,14 @@ class Uplink:
             self.textfile.remove()
         self._goodbye()
         self._flights.close()
+
+    def turn(self, wait_s: float) -> None:
+        """Once round: wait up to `wait_s` for something to happen, then see to everything."""
+        self._dial()
+        self._listen(wait_s)
+        self._look()
+        self._tell_hq()
+        self._tell_lane()
 
     # -- the connection
 
