@@ -165,7 +165,7 @@ class ProductionBroker(RunningBroker):
             "/etc/mosquitto/certs/broker.crt": str(certificate),
             "/etc/mosquitto/certs/broker.key": str(key),
             "/etc/mosquitto/certs": str(pki.folder),
-            "/etc/mosquitto/conf.d": str(folder),
+            "/etc/mosquitto/gated": str(folder),
             "log_dest syslog": "log_dest stderr",
         }
         for old, new in changes.items():

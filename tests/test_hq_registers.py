@@ -108,6 +108,22 @@ def test_keys_are_made_once_and_kept_secret(tmp_path: Path) -> None:
     assert not (folder / "hq.key").exists()
 
 
+def test_a_credential_of_systemd_is_taken_whatever_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where credentials lie in a tmpfs (systemd 254 on), an access list gives them to the service: mode 0440."""
+    (tmp_path / "gated-hq-ingest.service").mkdir()
+    key = tmp_path / "gated-hq-ingest.service" / "hq.key"
+    key.write_bytes(bytes(32))
+    key.chmod(0o440)
+    with pytest.raises(keys.KeyFault):
+        keys.secret(key)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent))
+    assert keys.secret(key) == bytes(32)
+    (tmp_path / "other.key").write_bytes(bytes(32))
+    (tmp_path / "other.key").chmod(0o440)
+    with pytest.raises(keys.KeyFault):
+        keys.secret(tmp_path / "other.key")
+
+
 def test_a_secret_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     keys.make(tmp_path / "k")
     key = tmp_path / "k" / "data.key"

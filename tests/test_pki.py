@@ -273,7 +273,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = run("rotate", LANE, "--csr", tmp_path / "csr", "--out", tmp_path / "2", *at)
     assert done.exit_code == 0 and "where the request was made" in done.output
     rows = json.loads(run("list", "--json", *at).output)
-    assert [(row["name"], row["kind"], row["state"]) for row in rows] == [
+    assert sorted((row["name"], row["kind"], row["state"]) for row in rows) == [
         ("broker", "server", "valid"), ("hq-ingest", "client", "valid"),
         (LANE, "lane", "replaced"), (LANE, "lane", "valid"),
     ]  # fmt: skip
@@ -346,3 +346,25 @@ def test_the_access_list_keeps_what_a_person_wrote(tmp_path: Path) -> None:
     done = CliRunner().invoke(gated_hq, ["fence", "block", "+/+", "--acl", str(acl), "--pid-file", str(pid)])
     assert done.exit_code == 2 and "SITE/LANE" in done.stderr
     assert acl.read_text() == "user hq-ingest\ntopic read x\n"
+
+
+def test_what_ends_soon_is_told_without_the_authority(tmp_path: Path) -> None:
+    at = ("--pki", tmp_path / "pki")
+    assert run("init", tmp_path / "pki").exit_code == 0
+    assert run("service", "broker", "--server", "--san", "b.example", "--days", 20, "--out", tmp_path / "b", *at)
+    files = [tmp_path / "b/broker.crt", tmp_path / "b/lanes-ca.crt", *(tmp_path / "pki").glob("*.crl")]
+    assert len(files) == 4
+    done = run("check", *files)
+    assert done.exit_code == 0 and done.output.count(": until ") == 4
+    done = run("check", "--within", 21, *files)
+    assert done.exit_code == 1 and "within 21 days: broker.crt;" in done.stderr
+    assert run("crl", "--days", 5, *at).exit_code == 0
+    done = run("check", *files)
+    assert done.exit_code == 1 and "lanes-ca.crl" in done.stderr and "broker.crt," not in done.stderr
+    both = tmp_path / "both.crt"
+    both.write_bytes(files[1].read_bytes() + files[0].read_bytes())
+    assert run("check", "--within", 21, both).exit_code == 1, "the first to end counts"
+    for bad in (b"", b"nothing", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"):
+        both.write_bytes(bad)
+        done = run("check", both)
+        assert done.exit_code == 1 and "neither a certificate nor a revocation list" in done.stderr

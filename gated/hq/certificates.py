@@ -136,6 +136,20 @@ def revocations(
     return made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
+def ends(pem: bytes) -> datetime:
+    """When the first of the certificates, or the revocation list, in a file (PEM) stops to count. Raises `PkiFault`."""
+    try:
+        if b"BEGIN X509 CRL" in pem:
+            until = x509.load_pem_x509_crl(pem).next_update_utc
+        else:
+            until = min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        until = None
+    if until is None:
+        raise PkiFault("neither a certificate nor a revocation list that ends, in PEM")
+    return until
+
+
 def fingerprint(public: ec.EllipticCurvePublicKey) -> str:
     """Names a key."""
     return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ACL = click.option(
     "--acl",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    default=Path("/etc/mosquitto/conf.d/acl"),
+    default=Path("/etc/mosquitto/gated/acl"),
     show_default=True,
     help="The broker's access list.",
 )

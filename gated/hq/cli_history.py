@@ -24,7 +24,14 @@ def history() -> None:
     epilog="\b\nExample:\n  gated-hq history update --archive hq.db --hq-key hq.key --registers registers.db"
     " --key data.key \\\n      --every 30"
 )
-@click.option("--archive", "db", required=True, help=f"HQ's records (gated-hq ingest): {DATABASE}.")
+@click.option(
+    "--archive",
+    "db",
+    required=True,
+    envvar="GATED_HQ_DB",
+    show_envvar=True,
+    help=f"HQ's records (gated-hq ingest): {DATABASE}.",
+)
 @click.option("--hq-key", required=True, type=_FILE, help="HQ's secret key, which opens the records: hq.key.")
 @REGISTERS
 @KEY

@@ -242,6 +242,30 @@ def list_issued(everything: bool, ends_within: int | None, as_json: bool, folder
             click.echo(f"{each.name:32} {each.kind:6} {each.state(now):8} until {until:%Y-%m-%d}  {each.serial}")
 
 
+@pki.command(
+    epilog="\b\nExample, once a day at a broker:\n  gated-hq pki check --within 14 /etc/mosquitto/certs/*.crt"
+    " /etc/mosquitto/certs/*.crl"
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
+@click.option("--within", "days", type=click.IntRange(0), default=14, show_default=True, metavar="DAYS")
+def check(files: tuple[Path, ...], days: int) -> None:
+    """Whether certificates and revocation lists still count for so long. Needs no authority. Exit code 1 where one does
+    not: what a broker has is old even where HQ's is new, until somebody brings it."""
+    from gated.hq.certificates import PkiFault, ends
+
+    late, until = [], datetime.now(UTC) + timedelta(days=days)
+    for file in files:
+        try:
+            end = ends(file.read_bytes())
+        except (PkiFault, OSError) as bad:
+            fail(_unusable(bad) if isinstance(bad, OSError) else f"{file}: {bad}")
+        click.echo(f"{file}: until {end:%Y-%m-%d %H:%M} UTC")
+        if end < until:
+            late.append(file.name)
+    if late:
+        fail(f"these end within {days} days: {', '.join(late)}; then the broker refuses everybody (docs/broker.md)")
+
+
 def _row(each: "Issued", now: datetime) -> dict[str, str | None]:
     return {
         "name": each.name,
