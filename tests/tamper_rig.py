@@ -262,6 +262,9 @@ class Lanes:
     def findings(self, lane: str) -> list[dict[str, Any]]:
         return [found for found in self.archive.findings() if found["lane"] == lane]
 
+    def records(self, lane: str, kind: str) -> list[Record]:
+        return [record for _, record in self.archive.find({"lane": lane, "kind": kind}, 100_000)]
+
     def anchored(self, lane: Lane) -> int:
         """The last row of a lane's journal that HQ was told of; 0 before that."""
         heads = [head for (_, name, _), head in self.archive.anchors().items() if name == lane.name]

@@ -3,6 +3,7 @@
 Real processes: the daemon's writer, the uplink, mosquitto, HQ's ingest. Root writes with connections of its own."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from gated.hq.keys import secret
+from gated.lane import commands, events
+from gated.store.journal import JournalReader
+from gated.store.sql import StoreError
+from gated.wire.codec import family
+from gated.wire.facts import AlarmRaised, Fact, Holder, TicketSettled, VerdictReached
+from gated.wire.record import Record
+from tests.tamper_lane import JOURNAL_KEY as KEY
 from tests.tamper_rig import CAP, Attack, Lane, Lanes
+from tests.test_witness import Lane as Writing
+from tests.test_witness import Watch, attack
 from tests.uplink_rig import eventually
 
 ONLINE_S = 60.0
@@ -205,7 +216,7 @@ def gone(lane: Lane) -> None:
 def acknowledged_by_root(lane: Lane) -> None:
     """The lane then trims what HQ never had."""
     with closing(sqlite3.connect(lane.uplink_db, timeout=20.0)) as sql, sql:
-        sql.execute("UPDATE acked SET seq = seq + 30 WHERE stream_id LIKE '%crossing'")
+        sql.execute("UPDATE acked SET seq = seq + 1000000 WHERE stream_id LIKE '%crossing'")
 
 
 DATABASES = [
@@ -224,10 +235,10 @@ DATABASES = [
 def judged(lanes: Lanes, attacks: list[Attack], seen: dict[str, float], untouched: list[Lane]) -> None:
     """Every attack is in HQ's findings, as `gated-hq integrity` shows them, and of nobody else there is one."""
     print()
-    for attack in attacks:
-        took = f"{seen[attack.name]:5.1f} s" if attack.name in seen else "    NOT"
-        print(f"{took}  {attack.name}")
-    missed = [attack.name for attack in attacks if attack.name not in seen]
+    for each in attacks:
+        took = f"{seen[each.name]:5.1f} s" if each.name in seen else "    NOT"
+        print(f"{took}  {each.name}")
+    missed = [each.name for each in attacks if each.name not in seen]
     assert not missed, missed
     code, told = lanes.integrity()
     assert code == 1 and {found["lane"] for found in told} == {f"lane-{n:02}" for n in range(1, len(attacks) + 1)}
@@ -258,3 +269,85 @@ def test_every_attack_is_reported_within_a_minute(attacks: list[Attack], lanes: 
         before = restless.acked("crossing")
         eventually(lambda: restless.acked("crossing") > before, 30, "it goes on")  # noqa: B023
     judged(lanes, attacks, seen, [untouched, restless])
+
+
+def test_what_hq_has_is_watched_until_the_lane_trims_it(tmp_path: Path) -> None:
+    """It lies there for a minute at most, which a pass over a large journal takes too: it is read in every look."""
+    lane = Writing(tmp_path / "lane.db")
+    lane.live(400)
+    watch = Watch(lane.path)
+    watch.look()
+    lane.acked = {span.stream_id: span.last for span in lane.outbox.spans()}
+    with lane.db.transaction():
+        lane.outbox.trim({stream_id: seq - 12 for stream_id, seq in lane.acked.items()})
+    watch.look()
+    attack(
+        lane.path,
+        OTHER_WORD + " WHERE stream = 'crossing' AND seq = (SELECT seq - 4 FROM streams WHERE class = 'crossing')",
+    )
+    watch.witness._pass_s = 3600.0
+    watch.look()
+    lane.live()
+    watch.look()
+    assert watch.codes() == {"outbox_altered"}
+    watch.witness.close()
+    lane.close()
+
+
+# -- and what nobody finds ---------------------------------------------------------------------------------------------
+
+
+def cut_off(lane: Lane) -> int:
+    """The lane goes on alone for some passengers, and is stopped; the last row of its journal that HQ knows."""
+    lane.end("uplink", kill=True)
+    anchor = lane.lanes.anchored(lane)
+    eventually(lambda: lane.journal_last > anchor + 60 and lane.last("crossing") > lane.acked("crossing") + 12, 60)
+    lane.end("writer")
+    return anchor
+
+
+def invented(record: Record) -> Fact:
+    """Somebody else with another ending, sealed to HQ as any lane can."""
+    ticket = record.clear["ticket"]
+    if record.kind == TicketSettled.__name__:
+        return TicketSettled(ticket, "not_crossed", 0)
+    return VerdictReached(ticket, "refer", "face_failed", "r1", "entry", "A", holder=Holder(surname="NOBODY"))
+
+
+@pytest.mark.slow
+def test_what_root_can_do_unseen_where_hq_was_told_nothing_yet(lanes: Lanes) -> None:
+    """Behind the last head that HQ has root can write what they like; before it nothing, and no sealed half can be kept
+    behind a change. docs/uplink.md, "Who could do what", says so."""
+    lane, changed, earlier = (lanes.add(name, HASTE) for name in ("rewritten", "changed", "earlier"))
+    eventually(lambda: all(map(lanes.ready, lanes.all)), 60, "every lane is well")
+
+    anchor = cut_off(lane)
+    lane.rechain(anchor + 10, EDIT + str(anchor + 10))
+    assert lane.rewrite("crossing", invented) > 10
+    quiet = lane.rewrite("state", lambda r: None if r.clear.get("device") == "camera" else r)
+    assert quiet > 3
+    lane.forge(AlarmRaised("help", "forged"))
+
+    cut_off(changed)  # the same, but who passed is to stay who they were
+    changed.rewrite("crossing", lambda r: replace(r, clear={**r.clear, "persons": 2}) if "persons" in r.clear else r)
+
+    anchor = cut_off(earlier)  # the same, but of before
+    earlier.rechain(anchor - 5, EDIT + str(anchor - 5))
+
+    for each in lanes.all:
+        each.start()
+    eventually(lambda: {f["code"] for f in lanes.findings("changed")} >= {"edited"}, ONLINE_S, "a seal does not open")
+    eventually(lambda: {f["code"] for f in lanes.findings("earlier")} == ALTERED, ONLINE_S, "the anchor does not fit")
+    eventually(lambda: lane.acked("crossing") > 0 and lane.last("crossing") - lane.acked("crossing") < 4, 60)
+    time.sleep(25.0)  # the witness has read all of it by now
+    assert lanes.findings("rewritten") == []
+    private = secret(lanes.folder / "keys" / "hq.key")
+    names = {record.fact(private).holder.surname for record in lanes.records("rewritten", "VerdictReached")}
+    assert "NOBODY" in names, "HQ believes it"
+    assert "forged" in {record.clear["detail"] for record in lanes.records("rewritten", "AlarmRaised")}
+
+    journal = JournalReader(lane.db, family(vars(events), events.Event), family(vars(commands), commands.Command), KEY)
+    with pytest.raises(StoreError, match="not what was written"):  # who has the journal's key sees it
+        for boot in journal.boots():
+            list(journal.read(boot.boot))
+    journal.close()

@@ -448,6 +448,7 @@ def test_a_look_is_bounded_however_much_there_is(lane: Lane, monkeypatch: pytest
     ticks = iter(range(10**9))
     monkeypatch.setattr(the_witness, "perf_counter", lambda: next(ticks) * 0.015)
     monkeypatch.setattr(the_witness, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(the_witness, "OUTBOX_ROWS", 1)
     watch = Watch(lane.path)
     while watch.witness.lasted_s is None:
         watch.look()

@@ -19,6 +19,8 @@ from gated.wire import link
 LOOK_S_MAX: Final = 0.02
 """A look takes no longer than this, but for the last few rows."""
 CHUNK_ROWS: Final = 256
+OUTBOX_ROWS: Final = 64
+"""Of the outbox, in every look besides: what HQ has acknowledged lies there for a minute, and a pass takes as long."""
 BUSY_MS: Final = 50
 """The uplink has other things to do than to wait for a lock."""
 
@@ -88,6 +90,8 @@ class Witness:
         journal.anchor, self._anchor = self._anchor, None
         journal.glance(connection)
         outbox.glance(connection)
+        if outbox.step(connection, OUTBOX_ROWS) < OUTBOX_ROWS and not self._in_journal:
+            self._passed(mono)
         passed_s = mono - self._looked_mono if self._looked_mono is not None else 0.0
         self._looked_mono = mono
         due = ceil((journal.rows + outbox.rows) * passed_s / self._pass_s) + 1
@@ -96,11 +100,15 @@ class Witness:
             due -= count
             trail = journal if self._in_journal else outbox
             if trail.step(connection, count) < count:
-                self._in_journal = not self._in_journal
-                if self._in_journal:
-                    self.passes += 1
-                    self.lasted_s, self._began_mono = mono - self._began_mono, mono
+                if not self._in_journal:
+                    self._passed(mono)
                     break
+                self._in_journal = False
+
+    def _passed(self, mono: float) -> None:
+        self._in_journal = True
+        self.passes += 1
+        self.lasted_s, self._began_mono = mono - self._began_mono, mono
 
     def _start(self, generation: str, mono: float) -> None:
         if self._generation is not None:

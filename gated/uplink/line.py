@@ -223,7 +223,10 @@ class Uplink:
         self._looked_mono = now
         try:
             changed = self._flights.refresh()
+            findings = len(self._witness.findings)
             self._witness.look(now)
+            if len(self._witness.findings) > findings:
+                self._ping_mono = float("-inf")  # a pass takes most of a minute: HQ hears at once what it found
             if self._connected and (changed or self._new_gaps()):
                 log.info("another birth", streams=len(self._flights.spans), gaps=len(self._gaps))
                 self._birth()
