@@ -6,6 +6,7 @@ it. Those are not lost (no receipt, so they are sent again), but they do not arr
 is fenced stays connected and is heard by nobody; its own records wait in its outbox until a person lifts the fence.
 """
 
+import contextlib
 import os
 import secrets
 import signal
@@ -89,7 +90,10 @@ class AccessList:
             parts.append(f"user {lane}\ntopic deny {link.ROOT}/{lane}/#\ntopic deny {link.announce_topic()}\n")
         was = self.path.stat()
         put_file(self.path, "".join(parts).encode(), was.st_mode & 0o777)
-        os.chown(self.path, was.st_uid, was.st_gid)
+        with contextlib.suppress(
+            PermissionError
+        ):  # the broker's own user, where the list has a group that is not its own
+            os.chown(self.path, was.st_uid, was.st_gid)
         self._reload()
 
     def _reload(self) -> None:
