@@ -1,6 +1,6 @@
 """docs/hq.md, command by command, under a real systemd: until a real lane reports to HQ's services in their sandbox.
 
-Takes two minutes: mmdebstrap makes a Debian with PostgreSQL and mosquitto, systemd-nspawn boots it without a network."""
+Takes two minutes: mmdebstrap makes a Debian with PostgreSQL and mosquitto, systemd-nspawn boots it without network."""
 
 import os
 import re
@@ -35,7 +35,8 @@ install -m 600 -t /etc/gated/keys /root/lane/mqtt.key /root/lane/cache.key
 install -m 644 -t /etc/gated/trust /root/hq-keys/*.pub /root/lane/from-hq/*.crt
 head -c 32 /dev/urandom > /etc/gated/trust/policy.pub
 cp /etc/gated/trust/hq-ca.crt /etc/gated/trust/broker-ca.crt
-sed -e 's#"../policy/#"/opt/gated/source/config/policy/#; s#^id = .*#id = "tpe-t1-07"#; s#^site = .*#site = "tpe-t1"#' \\
+sed -e 's#"../policy/#"/opt/gated/source/config/policy/#; s#^id = .*#id = "tpe-t1-07"#' \\
+    -e 's#^site = .*#site = "tpe-t1"#' \\
     -e 's#/usr/share/gated/models#/opt/gated/source/models/cache#; /^\\[sync\\]/,/^$/d' \\
     config/examples/mantrap.toml > /etc/gated/lane.toml
 systemctl start gated-lane gated-uplink
@@ -111,7 +112,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if os.geteuid() != 0 or sys.version_info[:2] != PYTHON:
         pytest.skip(f"needs root, and the Python {PYTHON[0]}.{PYTHON[1]} of Debian {SUITE}")
     root = tmp_path_factory.mktemp("hq") / "root"
-    command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root]
+    command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)]
     made = subprocess.run(command, capture_output=True, check=False)
     if made.returncode:
         pytest.skip(f"no Debian to be had here: {made.stderr.decode()[-300:]}")
