@@ -322,7 +322,7 @@ def test_the_meter_lets_a_backlog_pass_and_finds_a_flood() -> None:
 def test_the_broker_reloads_though_the_list_keeps_not_its_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`install -o mosquitto` leaves the group root's, and the broker's user cannot give that back (seen under systemd)."""
+    """`install -o mosquitto` leaves the group root's, and the broker's user cannot give that back."""
 
     def refused(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
