@@ -86,7 +86,7 @@ def test_what_waits_is_durable_bounded_and_kept_once(hq: Hq, monkeypatch: pytest
 def test_what_waits_for_too_long_is_forgotten_and_comes_again(hq: Hq, monkeypatch: pytest.MonkeyPatch) -> None:
     made = alarms(hq, 3)
     assert [hq.take(record) for record in made[1:]] == [Fate.HELD, Fate.HELD]
-    monkeypatch.setattr(intake_module, "HELD_DAYS_MAX", -1)
+    monkeypatch.setattr(keeping, "HELD_DAYS_MAX", -1)
     with hq.archive.batch() as intake:
         intake.stalled(1.0)
     assert hq.archive.held() == []

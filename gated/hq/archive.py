@@ -19,12 +19,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gated.hq import database, tables
 from gated.hq.database import ArchiveError, in_words
-from gated.hq.intake import LOST, Fate, Intake, Taken
-from gated.hq.sessions import Told
+from gated.hq.intake import Fate, Intake, Taken
+from gated.hq.sessions import LOST, Told
 from gated.hq.tables import anchors, counters, findings, held, holes, lanes, records, streams
 from gated.wire import link
 from gated.wire.codec import WireError
-from gated.wire.record import Head, Record, follow
+from gated.wire.record import Head, Record, first_of, follow
 
 __all__ = ["Archive", "ArchiveError", "Fate", "Intake", "Taken", "Told"]
 
@@ -229,8 +229,9 @@ def _proved(
             yield from ended()
             head = Head.start(record.lane, record.stream_id)
         where = f"{record.lane} {record.stream_id} {record.seq}"
-        if (record.lane, record.stream_id, record.seq) in gaps:
-            head = Head(record.lane, record.stream_id, record.seq - 1, record.prev)
+        begin = first_of(record)
+        if (record.lane, record.stream_id, begin) in gaps:
+            head = Head(record.lane, record.stream_id, begin - 1, record.prev)
         try:
             after = follow(head, record)
         except WireError as bad:

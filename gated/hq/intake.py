@@ -9,37 +9,29 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from hashlib import sha256
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from gated.hq import tables
 from gated.hq.database import Key
 from gated.hq.keeping import Keeping, Stream, Waiting, hash_of
-from gated.hq.sessions import Sessions, Told
+from gated.hq.sessions import GONE, Sessions, Told
 from gated.wire import link
 from gated.wire.codec import WireError
 from gated.wire.facts import FACTS, SCHEMA, RecordsDropped, StreamContinued
-from gated.wire.record import ChainBroken, ChainMissing, Head, Record, follow
+from gated.wire.record import ChainBroken, ChainMissing, Head, Record, first_of, follow
 from gated.wire.seal import SealError
 
 log = structlog.get_logger()
 
-GONE: Final = "acknowledged once, missing here, and no longer held by the lane"
-TAKEN_OUT: Final = "taken out of the lane's database"
-LOST: Final = frozenset({GONE, TAKEN_OUT})
-"""Why HQ goes without numbers whose link nobody can prove."""
 DROPPED: Final = "dropped by the lane for want of room"
 
 HELD_MAX: Final = 1000
 """Held records of a stream: many times what a lane has under way."""
-HELD_DAYS_MAX: Final = 1
-"""Held records are forgotten after this. They were never acknowledged, so the lane still has them."""
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EDITS: Final = frozenset({"conflict", "altered", "chain_broken"})
 
@@ -144,6 +136,8 @@ class Intake:
             return self._again(record, chain, stream.head)
         try:
             before, why = self._over_hole(site, stream, record)
+            if record.seq <= before.seq:
+                return self._again(record, chain, before)
             after = follow(before, record)
         except ChainMissing:
             self._open(record, private)
@@ -154,7 +148,7 @@ class Intake:
             raise _Refused(f"malformed: {bad}") from None
         self._open(record, private)
         if why:
-            self._hole(site, stream.head, stream.head.seq + 1, before.seq, why)
+            self._skip(site, stream, before.seq, before.hash, why)
         self._store(stream, site, record, chain, before, after)
         self._drain(stream, site)
         return Taken(Fate.STORED, *identity, chain, stream.head)
@@ -174,30 +168,35 @@ class Intake:
 
     def _again(self, record: Record, chain: bytes, head: Head) -> Taken:
         """A number that HQ has already: the same record, or another one under its name."""
-        identity = (record.stream_id, record.seq)
-        stored = self._kept.hash(record.lane, *identity)
-        if stored == chain or (stored is None and self._kept.in_hole(record.lane, *identity)):
+        if self._kept.has(record, chain):
             self.count("duplicates", 1)
-            return Taken(Fate.DUPLICATE, *identity, chain, head)
+            return Taken(Fate.DUPLICATE, record.stream_id, record.seq, chain, head)
         raise _Refused("conflict: HQ has another record of this number, or set it aside")
 
     def _over_hole(self, site: str, stream: Stream, record: Record) -> tuple[Head, str]:
-        """The head to go on from, and why the numbers up to it are missing. Where the lane says that it no longer
-        holds what HQ misses (HQ went back to an older copy of its database, or somebody took it out of the lane's),
-        the stream goes on behind it."""
+        """The head to go on from, and why the numbers up to it are missing. What waits before it is taken in first."""
+        begin = first_of(record)
+        if why := self._sessions.missing(site, stream.head, begin):
+            self._bridge(site, stream, begin, why)
         head = stream.head
-        begin = _begin(record)
-        if begin <= head.seq + 1:
+        if not why or begin <= head.seq + 1:
             return head, ""
-        first, gaps = self._sessions.held_by_lane(site, record.lane, record.stream_id)
-        behind = Head(head.lane, head.stream_id, begin - 1, record.prev)
-        if first == record.seq:
-            return behind, GONE
-        there = head.seq
-        for low, high in sorted(gaps):
-            if low <= there + 1:
-                there = max(there, high)
-        return (behind, TAKEN_OUT) if there >= begin - 1 else (head, "")
+        return Head(head.lane, head.stream_id, begin - 1, record.prev), why
+
+    def _bridge(self, site: str, stream: Stream, begin: int, why: str) -> None:
+        """Take in what waits below number `begin`, though numbers before it are missing and do not come any more."""
+        while below := [at for at, each in self._kept.waiting(stream).items() if each and at < begin]:
+            first = self._kept.waiting(stream)[min(below)][0]
+            if first.begin > stream.head.seq + 1:
+                prev = (first.record or Record.decode(first.payload)).prev
+                self._skip(site, stream, first.begin - 1, prev, why)
+            self._drain(stream, site)
+
+    def _skip(self, site: str, stream: Stream, last: int, chain: bytes, why: str) -> None:
+        """HQ goes without the numbers up to `last`, and the stream goes on behind it."""
+        head = stream.head
+        self._hole(site, head, head.seq + 1, last, why)
+        self._kept.advance(stream, site, Head(head.lane, head.stream_id, last, chain))
 
     def _hole(self, site: str, head: Head, first: int, last: int, why: str) -> None:
         self._kept.hole(head, first, last, why)
@@ -237,6 +236,16 @@ class Intake:
             return
         former.end, former.changed, former.site = end, True, former.site or site
         self._past_end(former, site)
+        self._let_go(former, site)
+
+    def _let_go(self, stream: Stream, site: str) -> None:
+        """A former chapter of which the lane holds nothing any more, since HQ had it all: what HQ lacks is gone."""
+        lane, stream_id = stream.head.lane, stream.head.stream_id
+        if stream.end is None or stream.head.seq >= stream.end[0] or not self._sessions.let_go(site, lane, stream_id):
+            return
+        self._bridge(site, stream, stream.end[0] + 1, GONE)
+        if stream.head.seq < stream.end[0]:
+            self._skip(site, stream, *stream.end, GONE)
 
     def _past_end(self, stream: Stream, site: str) -> None:
         if stream.end is None or stream.head.seq < stream.end[0]:
@@ -251,7 +260,7 @@ class Intake:
 
     def _hold(self, stream: Stream, site: str, record: Record, payload: bytes, chain: bytes) -> Taken:
         identity = (record.stream_id, record.seq)
-        begin, waiting = _begin(record), self._kept.waiting(stream)
+        begin, waiting = first_of(record), self._kept.waiting(stream)
         if any(each.chain == chain for each in waiting.get(begin, ())):
             self.count("duplicates", 1)
             return Taken(Fate.DUPLICATE, *identity, chain, stream.head, "it waits for those before it")
@@ -289,30 +298,8 @@ class Intake:
             self._refuse(site, lane, waited.payload, waited.chain, identity, _mistake(bug, lane, identity))
 
     def stalled(self, held_s: float) -> list[tuple[str, str, Head]]:
-        """(site, lane, head) of the streams whose held records wait longer than this: something was lost on the way,
-        or never made. What waits for a day is forgotten."""
-        now = datetime.now(UTC)
-        c, s = tables.held.c, tables.streams.c
-        old = c.received < now - timedelta(days=HELD_DAYS_MAX)
-        for row in self._sql.execute(select(c.lane, c.stream_id).where(old).distinct().limit(100)).all():
-            stream = self._kept.stream(row.lane, row.stream_id)
-            if stream is None:
-                continue
-            for begin, each in [(b, w) for b, all_ in self._kept.waiting(stream).items() for w in all_]:
-                if each.received < now - timedelta(days=HELD_DAYS_MAX):
-                    self._kept.waiting(stream)[begin].remove(each)
-                    self._kept.drained(stream, each)
-        waits = (
-            select(c.lane, c.stream_id, func.max(c.site).label("site"))
-            .group_by(c.lane, c.stream_id)
-            .having(func.min(c.received) < now - timedelta(seconds=held_s))
-            .subquery()
-        )
-        both = (s.lane == waits.c.lane) & (s.stream_id == waits.c.stream_id)
-        found = select(waits.c.site, s.lane, s.stream_id, s.seq, s.hash).join_from(waits, tables.streams, both)
-        return [
-            (row.site, row.lane, Head(row.lane, row.stream_id, row.seq, row.hash)) for row in self._sql.execute(found)
-        ]
+        """See `Keeping.stalled`."""
+        return self._kept.stalled(held_s)
 
     # -- refusals
 
@@ -329,14 +316,27 @@ class Intake:
         mark = sha256(b"\0".join((lane.encode(), stream_id.encode(), str(seq).encode(), chain))).digest()
         often = addressed and self._kept.refused_before(lane, mark) + 1 >= self.REFUSALS_MAX
         stream = self._kept.stream(lane, stream_id) if often else None
-        if stream is None:
+        begin, after = _stands_for(payload, seq, chain)
+        if stream is None or not self._reached(site, stream, begin):
             self.count("refusals", 1)
             return Taken(Fate.REFUSED, stream_id, seq, chain, None, why)
         self._kept.set_aside(site, (lane, stream_id, seq, chain), why, payload)
-        if seq in (stream.head.seq, stream.head.seq + 1):  # the lane's next record refers to these bytes
-            self._kept.advance(stream, site, Head(lane, stream_id, seq, chain))
+        if seq > stream.head.seq + 1:
+            self._hole(site, stream.head, stream.head.seq + 1, seq - 1, DROPPED)
+        if seq >= stream.head.seq:  # the lane's next record refers to these bytes
+            self._kept.advance(stream, site, Head(lane, stream_id, seq, after))
             self._drain(stream, site)
         return Taken(Fate.SET_ASIDE, stream_id, seq, chain, stream.head, why)
+
+    def _reached(self, site: str, stream: Stream, begin: int) -> bool:
+        """Has the stream come to this number? What lies behind its head is not set aside: the lane would go on behind
+        it, and HQ wait for what is before it."""
+        if why := self._sessions.missing(site, stream.head, begin):
+            self._bridge(site, stream, begin, why)
+        head = stream.head
+        if why and begin > head.seq + 1:
+            self._skip(site, stream, begin - 1, head.hash, why)
+        return begin <= stream.head.seq + 1
 
     # -- what else there is
 
@@ -347,6 +347,9 @@ class Intake:
     def born(self, site: str, lane: str, birth: link.Birth, retained: bool) -> None:
         """See `Sessions.born`."""
         self._sessions.born(site, lane, birth, retained)
+        for stream_id in self._kept.unended(lane):
+            if (stream := self._kept.stream(lane, stream_id)) is not None:
+                self._let_go(stream, site)
 
     def died(self, site: str, lane: str, death: link.Death) -> bool:
         """See `Sessions.died`."""
@@ -369,17 +372,8 @@ class Intake:
         self._kept.count(name, by)
 
     def purge(self, keys: Sequence[tuple[str, str, int]]) -> int:
-        """Delete the sealed halves of these records (lane, stream id, number), whose time is over; how many. Their
-        hashes stay, so every chain can still be proved."""
-        if not keys:
-            return 0
-        c = tables.records.c
-        where = (
-            (c.lane == bindparam("key_lane")) & (c.stream_id == bindparam("key_id")) & (c.seq == bindparam("key_seq"))
-        )
-        blank = update(tables.records).where(where & c.purged.is_(None)).values(sealed=None, purged=self._kept.now)
-        rows = [{"key_lane": lane, "key_id": stream_id, "key_seq": seq} for lane, stream_id, seq in sorted(keys)]
-        return int(self._sql.execute(blank, rows).rowcount)
+        """See `Keeping.purge`."""
+        return self._kept.purge(keys)
 
     def flush(self) -> None:
         """Write down what was judged. `Archive.batch` does this last."""
@@ -395,6 +389,11 @@ def _mistake(bug: Exception, lane: str, named: tuple[str, int]) -> str:
     return f"failed: {type(bug).__name__}"
 
 
-def _begin(record: Record) -> int:
-    """The first number that a record stands for. Raises `WireError`."""
-    return int(record.fact(None).first) if record.kind == RecordsDropped.__name__ else record.seq
+def _stands_for(payload: bytes, seq: int, chain: bytes) -> tuple[int, bytes]:
+    """The first number that refused bytes stand for, and the hash to which the lane's next record refers."""
+    try:
+        record = Record.decode(payload)
+        told = record.fact(None) if record.kind == RecordsDropped.__name__ else None
+    except WireError:
+        told = None
+    return (told.first, told.head) if told is not None and told.last == seq else (seq, chain)

@@ -1,9 +1,9 @@
 """What one batch keeps: its streams are locked, and all is in memory until it is written at once."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
@@ -13,11 +13,14 @@ from sqlalchemy.exc import DataError
 
 from gated.hq import tables
 from gated.hq.database import ArchiveError, Key, among, claim, insert_new
-from gated.wire.codec import dumps
+from gated.wire.codec import WireError, dumps, join, loads
+from gated.wire.facts import RecordsDropped
 from gated.wire.record import Head, Record
 
 REFUSALS_KEPT: Final = 1000
 """Refusals that are remembered of a lane: the oldest are forgotten."""
+HELD_DAYS_MAX: Final = 1
+"""Held records are forgotten after this. They were never acknowledged, so the lane still has them."""
 FINDINGS_MAX: Final = 1000
 """Findings that are kept of a lane: it could invent any number."""
 
@@ -26,7 +29,7 @@ _R, _S, _H = tables.records.c, tables.streams.c, tables.holes.c
 _LANE: Final[BindParameter[str]] = bindparam("key_lane")
 _ID: Final[BindParameter[str]] = bindparam("key_id")
 _SEQ: Final[BindParameter[int]] = bindparam("key_seq")
-_HASH: Final = select(_R.hash).where((_R.lane == _LANE) & (_R.stream_id == _ID) & (_R.seq == _SEQ))
+_THIS: Final = select(_R.hash, _R.kind, _R.clear).where((_R.lane == _LANE) & (_R.stream_id == _ID) & (_R.seq == _SEQ))
 _HOLE: Final = (
     select(_H.id).where((_H.lane == _LANE) & (_H.stream_id == _ID) & (_H.first <= _SEQ) & (_H.last >= _SEQ)).limit(1)
 )
@@ -123,6 +126,11 @@ class Keeping:
             self.lock([key], wait=False)
         return self._streams.get(key)
 
+    def unended(self, lane: str) -> list[str]:
+        """The lane's streams that have not come to where the next chapter says that they end."""
+        found = select(_S.stream_id).where((_S.lane == lane) & (_S.end_seq > _S.seq)).order_by(_S.stream_id)
+        return list(self._sql.execute(found).scalars())
+
     def waiting(self, stream: Stream) -> dict[int, list[Waiting]]:
         """The stream's held records, by the first number that each stands for."""
         if stream.waiting is None:
@@ -161,11 +169,32 @@ class Keeping:
         """The stream goes on from here."""
         stream.head, stream.site, stream.changed = after, site, True
 
-    def hash(self, lane: str, stream_id: str, seq: int) -> bytes | None:
-        """Of the record that HQ has under this number."""
-        if (row := self._rows.get((lane, stream_id, seq))) is not None:
-            return bytes(row["hash"])
-        return self._sql.execute(_HASH, {"key_lane": lane, "key_id": stream_id, "key_seq": seq}).scalar()
+    def has(self, record: Record, chain: bytes) -> bool:
+        """Whether HQ has this record, goes without it, or has the `RecordsDropped` that took its place or it took."""
+        key = (record.lane, record.stream_id, record.seq)
+        if (row := self._rows.get(key)) is not None:
+            stored, kind, clear = row["hash"], row["kind"], row["clear"]
+        else:
+            found = self._sql.execute(_THIS, dict(zip(("key_lane", "key_id", "key_seq"), key, strict=True))).first()
+            if found is None:
+                return self.in_hole(*key)
+            stored, kind, clear = found
+        return bool(
+            chain == stored or stored == _last(record.kind, record.clear) or chain == _last(kind, loads(clear.encode()))
+        )
+
+    def purge(self, keys: Sequence[tuple[str, str, int]]) -> int:
+        """Delete the sealed halves of these records (lane, stream id, number), whose time is over; how many. Their
+        hashes stay, so every chain can still be proved."""
+        if not keys:
+            return 0
+        c = tables.records.c
+        where = (
+            (c.lane == bindparam("key_lane")) & (c.stream_id == bindparam("key_id")) & (c.seq == bindparam("key_seq"))
+        )
+        blank = update(tables.records).where(where & c.purged.is_(None)).values(sealed=None, purged=self.now)
+        rows = [{"key_lane": lane, "key_id": stream_id, "key_seq": seq} for lane, stream_id, seq in sorted(keys)]
+        return int(self._sql.execute(blank, rows).rowcount)
 
     def hole(self, head: Head, first: int, last: int, why: str) -> None:
         """HQ goes without these numbers."""
@@ -178,6 +207,31 @@ class Keeping:
             return True
         where = {"key_lane": lane, "key_id": stream_id, "key_seq": seq}
         return self._sql.execute(_HOLE, where).first() is not None
+
+    def stalled(self, held_s: float) -> list[tuple[str, str, Head]]:
+        """(site, lane, head) of the streams whose held records wait longer than this: something was lost on the way,
+        or never made. What waits for a day is forgotten."""
+        c, s = tables.held.c, tables.streams.c
+        old = c.received < self.now - timedelta(days=HELD_DAYS_MAX)
+        for row in self._sql.execute(select(c.lane, c.stream_id).where(old).distinct().limit(100)).all():
+            stream = self.stream(row.lane, row.stream_id)
+            if stream is None:
+                continue
+            for begin, each in [(b, w) for b, all_ in self.waiting(stream).items() for w in all_]:
+                if each.received < self.now - timedelta(days=HELD_DAYS_MAX):
+                    self.waiting(stream)[begin].remove(each)
+                    self.drained(stream, each)
+        waits = (
+            select(c.lane, c.stream_id, func.max(c.site).label("site"))
+            .group_by(c.lane, c.stream_id)
+            .having(func.min(c.received) < self.now - timedelta(seconds=held_s))
+            .subquery()
+        )
+        both = (s.lane == waits.c.lane) & (s.stream_id == waits.c.stream_id)
+        found = select(waits.c.site, s.lane, s.stream_id, s.seq, s.hash).join_from(waits, tables.streams, both)
+        return [
+            (row.site, row.lane, Head(row.lane, row.stream_id, row.seq, row.hash)) for row in self._sql.execute(found)
+        ]
 
     # -- refusals
 
@@ -305,6 +359,14 @@ class Keeping:
 def hash_of(payload: bytes) -> bytes:
     """What `Record.hash` is for a record of these bytes, readable or not."""
     return sha256(b"gated record v1\n" + payload).digest()
+
+
+def _last(kind: str, clear: Any) -> bytes | None:
+    """The hash of the last record that a `RecordsDropped` stands for; None for any other record."""
+    try:
+        return join(RecordsDropped, clear, {}).head if kind == RecordsDropped.__name__ else None
+    except WireError:
+        return None
 
 
 def _fresh(key: Key) -> dict[str, Any]:

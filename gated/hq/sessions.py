@@ -15,8 +15,12 @@ from sqlalchemy import Connection, Table, and_, bindparam, select, update
 from gated.hq import tables
 from gated.hq.database import Key, claim, insert_new
 from gated.wire import link
-from gated.wire.record import Head, generation_of
+from gated.wire.record import Head, generation_of, parted
 
+GONE: Final = "acknowledged once, missing here, and no longer held by the lane"
+TAKEN_OUT: Final = "taken out of the lane's database"
+LOST: Final = frozenset({GONE, TAKEN_OUT})
+"""Why HQ goes without numbers whose link nobody can prove."""
 SHUFFLE_S: Final = 60.0
 """Messages overtake each other by less. Where one is older by more than this, the lane's clock went back."""
 MARGIN_S: Final = 2.0
@@ -78,13 +82,30 @@ class Sessions:
         """(lane, stream id) of what the births of the locked lanes told of."""
         return {(lane, span["stream_id"]) for (_, lane), row in self._rows.items() for span in row["spans"]}
 
-    def held_by_lane(self, site: str, lane: str, stream_id: str) -> tuple[int, list[tuple[int, int]]]:
-        """What the lane's last birth says of a stream: the first number that it still holds (0: nothing is said), and
-        the gaps in it."""
+    def missing(self, site: str, head: Head, begin: int) -> str:
+        """Why the numbers from the head up to `begin` are missing, where the lane says that it no longer holds them: HQ
+        went back to an older copy of its database, or somebody took them out of the lane's. The stream goes on behind
+        them. Empty where it does not say so, or none are missing."""
+        if begin <= head.seq + 1:
+            return ""
+        row = self._rows.get((site, head.lane)) or self._peek(site, head.lane)
+        if begin in [span["first"] for span in row["spans"] if span["stream_id"] == head.stream_id]:
+            return GONE
+        there = head.seq
+        for low, high in sorted(
+            (gap["first"], gap["last"]) for gap in row["gaps"] if gap["stream_id"] == head.stream_id
+        ):
+            if low <= there + 1:
+                there = max(there, high)
+        return TAKEN_OUT if there >= begin - 1 else ""
+
+    def let_go(self, site: str, lane: str, stream_id: str) -> bool:
+        """Does the lane's last birth tell of a later chapter of this class, and of this one no more?"""
         row = self._rows.get((site, lane)) or self._peek(site, lane)
-        firsts = [span["first"] for span in row["spans"] if span["stream_id"] == stream_id]
-        gaps = [(gap["first"], gap["last"]) for gap in row["gaps"] if gap["stream_id"] == stream_id]
-        return (firsts[0] if firsts else 0), gaps
+        told = {parted(span["stream_id"]) for span in row["spans"]}
+        generation, each, chapter = parted(stream_id)
+        later = any(span[:2] == (generation, each) and span[2] > chapter for span in told)
+        return later and (generation, each, chapter) not in told
 
     def _peek(self, site: str, lane: str) -> dict[str, Any]:
         c = tables.lanes.c
@@ -177,9 +198,11 @@ class Sessions:
     # -- what is wrong in it
 
     def _look_at(self, site: str, lane: str, birth: link.Birth, now: datetime) -> None:
+        self._look((lane, stream_id) for stream_id in {each.stream_id for each in birth.spans + birth.gaps})
         for gap in birth.gaps:
-            self._finding(site, lane, "gap", f"{gap.stream_id} {gap.first} to {gap.last}: taken out at the lane")
-        self._look((lane, span.stream_id) for span in birth.spans)
+            first = max(gap.first, self._head(lane, gap.stream_id).seq + 1)
+            if first <= gap.last:  # else the lane forgot what was acknowledged, not HQ
+                self._finding(site, lane, "gap", f"{gap.stream_id} {first} to {gap.last}: taken out at the lane")
         for span in birth.spans:
             head = self._head(lane, span.stream_id)
             if head.seq > span.last and self._forgotten(lane, span, birth.utc, now):

@@ -12,8 +12,8 @@ from typing import Final
 
 import structlog
 
-from gated.store.db import parted
 from gated.store.sql import BUSY_S, ReadOnly, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
+from gated.wire.record import parted
 
 log = structlog.get_logger()
 

@@ -23,7 +23,7 @@ from gated.store.chain import BASE_NOTE, UNLINKED_NOTE, Base
 from gated.store.sql import BUSY_S, StoreCorrupt, StoreError, WriterLock, in_words, sync_folder
 from gated.wire.codec import WireError
 from gated.wire.facts import STREAMS, RecordsDropped
-from gated.wire.record import Record, stream_id
+from gated.wire.record import Record, parted, stream_id
 
 APPLICATION_ID: Final = 0x67617465
 """The word "gate": what `file` and SQLite call a database of ours."""
@@ -363,13 +363,6 @@ def add_stream(db: Database, generation: str, each: str, chapter: int) -> str:
         (key, stream_id(generation, each, chapter), each, chapter),
     )
     return key
-
-
-def parted(stream_id: str) -> tuple[str, str, int]:
-    """(generation, class, chapter) of a stream id."""
-    name, _, each = stream_id.rpartition("-")
-    generation, _, chapter = name.partition(".")
-    return generation, each, int(chapter) if chapter.isascii() and chapter.isdigit() else 1
 
 
 def head_of(payload: bytes) -> bytes:

@@ -13,10 +13,11 @@ from hashlib import sha256
 
 from gated.store.acks import AckedHeads
 from gated.store.outbox import OutboxReader, Queued, Span
+from gated.store.sql import StoreError
 from gated.wire import link
 from gated.wire.codec import WireError
 from gated.wire.facts import ALARM, RecordsDropped
-from gated.wire.record import Record
+from gated.wire.record import Record, first_of
 
 ELSEWHERE = (1 << 62) - 1
 """As the acknowledged number of a stream: nothing of it is wanted now."""
@@ -166,7 +167,15 @@ class Flights:
 
     def told(self) -> tuple[link.Span, ...]:
         """What the lane holds, as a birth tells it."""
-        return tuple(link.Span(s.stream_id, s.stream, s.first, s.last, self.acked(i)) for i, s in self.spans.items())
+        return tuple(link.Span(i, s.stream, self._begin(s), s.last, self.acked(i)) for i, s in self.spans.items())
+
+    def _begin(self, span: Span) -> int:
+        """The first number that the oldest record of a stream stands for."""
+        try:
+            row = self._row(span.stream_id, span.first - 1)
+            return span.first if row is None else first_of(Record.decode(row.payload))
+        except (StoreError, WireError):
+            return span.first
 
     def close(self) -> None:
         """Idempotent. Another uplink may write from now on."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gated.store.db import LaneDb, add_stream, check_edition, head_of
-from gated.store.sql import ReadOnly, StoreCorrupt, StoreError, in_words
+from gated.store.sql import ReadOnly, StoreError, in_words
 from gated.wire.codec import WireError, split
 from gated.wire.facts import (
     ALARM,
@@ -224,7 +224,10 @@ class Outbox:
         last: Record | None = None
         rows = self._db.sql.execute("SELECT payload FROM outbox WHERE stream = ? ORDER BY seq", (key,))
         for (payload,) in rows:
-            record = self._decoded(payload)
+            try:
+                record = Record.decode(payload)
+            except WireError:
+                break  # nothing can stand for it: HQ has to set it aside
             if first is None and record.kind == StreamContinued.__name__:
                 continue
             first, last = first or record, record
@@ -254,12 +257,6 @@ class Outbox:
         return Record(
             last.lane, last.stream_id, last.stream, last.seq, first.prev, utc, self._boot, kind, clear, sealed=None
         )
-
-    def _decoded(self, payload: bytes) -> Record:
-        try:
-            return Record.decode(payload)
-        except WireError as error:
-            raise StoreCorrupt("corrupt", self._db.path, "a record in the outbox cannot be read") from error
 
 
 class OutboxReader:

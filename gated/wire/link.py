@@ -67,7 +67,8 @@ def receipt_signed(topic: str, payload: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a lane still holds of one stream: `first` to `last`, both included; `last < first`: nothing."""
+    """What a lane still holds of one stream: `first` to `last`, both included; `last < first`: nothing. Where its
+    oldest record is a `RecordsDropped`, `first` is the first number that this stands for."""
 
     stream_id: str = field(metadata=CODE)
     stream: str = field(metadata=CODE)

@@ -44,6 +44,13 @@ def generation_of(stream_id: str) -> str:
     return stream_id.rpartition("-")[0].partition(".")[0]
 
 
+def parted(stream_id: str) -> tuple[str, str, int]:
+    """(generation, class, chapter) of a stream id."""
+    name, _, each = stream_id.rpartition("-")
+    generation, _, chapter = name.partition(".")
+    return generation, each, int(chapter) if chapter.isascii() and chapter.isdigit() else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One fact of one lane, as it is stored, sent and kept. Equal records have equal bytes."""
@@ -147,6 +154,11 @@ class Head:
     def after(self, record: Record) -> "Head":
         """The head that is reached by `record`."""
         return Head(self.lane, self.stream_id, record.seq, record.hash())
+
+
+def first_of(record: Record) -> int:
+    """The first number that a record stands for: its own, but for a `RecordsDropped`. Raises `WireError`."""
+    return int(record.fact(None).first) if record.kind == RecordsDropped.__name__ else record.seq
 
 
 def follow(head: Head, record: Record) -> Head:
