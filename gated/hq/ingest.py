@@ -263,7 +263,8 @@ class Ingest:
                 answer.head(head)
                 answer.resend.add(head.stream_id)
                 # Asked before in vain: does the lane still hold it? The birth that said so may have been lost.
-                answer.rebirth |= self._asked[lane, head.stream_id][1] > 2 * RESEND_S
+                if self._asked[lane, head.stream_id][1] > 2 * RESEND_S:
+                    answer.rebirth |= self._may_ask(lane, "", 0)
         for (site, lane), answer in answers.items():
             self._publish(site, lane, answer)
 

@@ -8,6 +8,7 @@ judged stays in memory until `flush`, so that a batch of many records costs few 
 import re
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -18,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gated.hq.database import Key
-from gated.hq.keeping import Keeping, Stream, Waiting, hash_of
+from gated.hq.keeping import Keeping, Stream, Waiting, hash_of, last_of
 from gated.hq.sessions import GONE, Sessions, Told
 from gated.wire import link
 from gated.wire.codec import WireError
@@ -170,6 +171,7 @@ class Intake:
         """A number that HQ has already: the same record, or another one under its name."""
         if self._kept.has(record, chain):
             self.count("duplicates", 1)
+            chain = last_of(record.kind, record.clear) or chain  # as the next record refers to it
             return Taken(Fate.DUPLICATE, record.stream_id, record.seq, chain, head)
         raise _Refused("conflict: HQ has another record of this number, or set it aside")
 
@@ -298,8 +300,9 @@ class Intake:
             self._refuse(site, lane, waited.payload, waited.chain, identity, _mistake(bug, lane, identity))
 
     def stalled(self, held_s: float) -> list[tuple[str, str, Head]]:
-        """See `Keeping.stalled`."""
-        return self._kept.stalled(held_s)
+        """See `Keeping.stalled`; of what the lane can still send."""
+        found = self._kept.stalled(held_s)
+        return [(site, lane, head) for site, lane, head in found if self._sessions.may_hold(site, lane, head.stream_id)]
 
     # -- refusals
 
@@ -333,9 +336,8 @@ class Intake:
         it, and HQ wait for what is before it."""
         if why := self._sessions.missing(site, stream.head, begin):
             self._bridge(site, stream, begin, why)
-        head = stream.head
-        if why and begin > head.seq + 1:
-            self._skip(site, stream, begin - 1, head.hash, why)
+        if why and begin > stream.head.seq + 1:
+            self._skip(site, stream, begin - 1, stream.head.hash, why)
         return begin <= stream.head.seq + 1
 
     # -- what else there is
@@ -391,9 +393,8 @@ def _mistake(bug: Exception, lane: str, named: tuple[str, int]) -> str:
 
 def _stands_for(payload: bytes, seq: int, chain: bytes) -> tuple[int, bytes]:
     """The first number that refused bytes stand for, and the hash to which the lane's next record refers."""
-    try:
+    told = None
+    with suppress(WireError):
         record = Record.decode(payload)
         told = record.fact(None) if record.kind == RecordsDropped.__name__ else None
-    except WireError:
-        told = None
     return (told.first, told.head) if told is not None and told.last == seq else (seq, chain)

@@ -13,6 +13,7 @@ from gated.hq.receipts import Answer
 from gated.mqtt import Received
 from gated.wire import link
 from gated.wire.codec import WireError
+from gated.wire.record import Head
 
 log = structlog.get_logger()
 
@@ -97,6 +98,8 @@ class Judge:
         batch.counts[taken.fate.value] += 1
         if taken.head is not None and taken.fate is not Fate.HELD:
             answer.head(taken.head)
+            if taken.fate is Fate.DUPLICATE and taken.seq < taken.head.seq:
+                answer.had(Head(lane, taken.stream_id, taken.seq, taken.chain))
         if taken.fate is Fate.MISSING:
             answer.resend.add(taken.stream_id)
         elif taken.fate in (Fate.REFUSED, Fate.SET_ASIDE):

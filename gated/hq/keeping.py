@@ -180,7 +180,9 @@ class Keeping:
                 return self.in_hole(*key)
             stored, kind, clear = found
         return bool(
-            chain == stored or stored == _last(record.kind, record.clear) or chain == _last(kind, loads(clear.encode()))
+            chain == stored
+            or stored == last_of(record.kind, record.clear)
+            or chain == last_of(kind, loads(clear.encode()))
         )
 
     def purge(self, keys: Sequence[tuple[str, str, int]]) -> int:
@@ -361,7 +363,7 @@ def hash_of(payload: bytes) -> bytes:
     return sha256(b"gated record v1\n" + payload).digest()
 
 
-def _last(kind: str, clear: Any) -> bytes | None:
+def last_of(kind: str, clear: Any) -> bytes | None:
     """The hash of the last record that a `RecordsDropped` stands for; None for any other record."""
     try:
         return join(RecordsDropped, clear, {}).head if kind == RecordsDropped.__name__ else None

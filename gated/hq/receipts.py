@@ -20,6 +20,8 @@ class Answer:
     """What one lane is told after the commit."""
 
     heads: dict[str, Head] = field(default_factory=dict)
+    again: dict[str, Head] = field(default_factory=dict)
+    """The last record of each stream that came once more."""
     resend: set[str] = field(default_factory=set)
     refusals: list[link.Refusal] = field(default_factory=list)
     pong: str = ""
@@ -32,10 +34,18 @@ class Answer:
         if known is None or known.seq <= head.seq:
             self.heads[head.stream_id] = head
 
+    def had(self, head: Head) -> None:
+        """HQ has this record of the stream, and more. A lane whose database went back to an older copy of itself knows
+        nothing of more, and learns so how far the two agree."""
+        if head.seq >= self.again.get(head.stream_id, head).seq:
+            self.again[head.stream_id] = head
+
     def receipts(self, hq: str) -> Iterator[link.Receipt]:
         """The answer in messages that keep the limits of the contract. The first has the pong and as many heads as a
         birth has spans, the oldest in here first: so `told` must be entered before what a batch adds."""
         heads = [link.Head(s, head.seq, head.hash, s in self.resend) for s, head in self.heads.items()]
+        if not self.pong:  # beside it a lower head says that HQ went back
+            heads += [link.Head(s, head.seq, head.hash) for s, head in self.again.items()]
         refusals = self.refusals
         first = bool(self.pong or self.rebirth)
         while heads or refusals or first:

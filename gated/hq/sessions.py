@@ -99,6 +99,13 @@ class Sessions:
                 there = max(there, high)
         return TAKEN_OUT if there >= begin - 1 else ""
 
+    def may_hold(self, site: str, lane: str, stream_id: str) -> bool:
+        """May the lane still have records of this stream, by its last birth? Not of another generation's, nor of a
+        chapter that it let go."""
+        row = self._rows.get((site, lane)) or self._peek(site, lane)
+        generations = {generation_of(span["stream_id"]) for span in row["spans"]}
+        return not generations or (generation_of(stream_id) in generations and not self.let_go(site, lane, stream_id))
+
     def let_go(self, site: str, lane: str, stream_id: str) -> bool:
         """Does the lane's last birth tell of a later chapter of this class, and of this one no more?"""
         row = self._rows.get((site, lane)) or self._peek(site, lane)

@@ -173,9 +173,9 @@ class Flights:
         """The first number that the oldest record of a stream stands for."""
         try:
             row = self._row(span.stream_id, span.first - 1)
-            return span.first if row is None else first_of(Record.decode(row.payload))
-        except (StoreError, WireError):
+        except StoreError:
             return span.first
+        return span.first if row is None else _first(row)
 
     def close(self) -> None:
         """Idempotent. Another uplink may write from now on."""
@@ -196,6 +196,8 @@ class Flights:
         if seq < span.first:
             return  # no longer held, so nothing depends on it
         row = self._row(stream_id, seq - 1)
+        if row is not None and _first(row) <= seq < row.seq:
+            return  # dropped for want of room behind HQ's back; what stands for it is still to come
         if row is None or row.seq != seq or _chain(row) != chain:
             raise ReceiptIgnored("hq_holds_another_record")
 
@@ -211,6 +213,14 @@ class Flights:
 
 def _bytes_hash(row: Queued) -> bytes:
     return sha256(b"gated record v1\n" + row.payload).digest()
+
+
+def _first(row: Queued) -> int:
+    """The first number that a row stands for; its own, where it cannot be read."""
+    try:
+        return first_of(Record.decode(row.payload))
+    except WireError:
+        return row.seq
 
 
 def _chain(row: Queued) -> bytes | None:

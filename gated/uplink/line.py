@@ -278,18 +278,19 @@ class Uplink:
             if self._workers:
                 self._flights.rewind()  # what was under way to one that it replaces may never have come
             self._workers.add(receipt.hq)
+        went_back = False
         try:
             for refusal in receipt.refusals:
                 self._refusal(refusal, now)
             for head in receipt.heads:
-                self._head(head, now, self._acked_at_ping.get(head.stream_id, 0) if pong else 0)
+                went_back |= self._head(head, now, self._acked_at_ping.get(head.stream_id, 0) if pong else 0)
             if pong and receipt.anchor is not None:
                 self._witness.compare(receipt.anchor)
         except StoreError as bad:
             self._store_is(bad.why)
         if pong:
             self._ping, self._ping_after_s = "", self._pace.heartbeat_s
-        if receipt.rebirth:
+        if receipt.rebirth or went_back:  # says what we still hold
             self._birth()
         self._looked_mono = float("-inf")  # there may be room: do not wait for the next poll
 
@@ -301,15 +302,16 @@ class Uplink:
             raise InvalidSignature from None
         self._receipts_key.verify(signature, link.receipt_signed(received.topic, received.payload))
 
-    def _head(self, head: link.Head, now: float, known: int) -> None:
-        """`known`: what HQ had acknowledged before it looked up this head; 0: it may be an old word."""
+    def _head(self, head: link.Head, now: float, known: int) -> bool:
+        """`known`: what HQ had acknowledged before it looked up this head; 0: it may be an old word. True: HQ went back
+        to an older copy of its database."""
         try:
             self._flights.answered(head, now, known)
         except ReceiptIgnored as why:
             say = log.debug if str(why) == "another_generation" else log.error
             say("receipt ignored", why=str(why), stream=head.stream_id, seq=head.seq)
-            if str(why) == "hq_went_back":
-                self._birth()  # says what we still hold
+            return str(why) == "hq_went_back"
+        return False
 
     def _refusal(self, refusal: link.Refusal, now: float) -> None:
         names = {"stream": refusal.stream_id, "seq": refusal.seq, "why": refusal.why[:64], "final": refusal.final}
