@@ -9,13 +9,13 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -371,8 +371,11 @@ class Pipeline:
         return [self.folder / f"{name}.log" for name in ("lane", "sync", "uplink")]
 
 
+P = TypeVar("P", bound=Pipeline)
+
+
 @contextmanager
-def played(*, sealed: bool) -> Iterator[Pipeline]:
+def played_by(kind: Callable[..., P], *, sealed: bool) -> Iterator[P]:
     """A day that was played and has ended."""
     patch = pytest.MonkeyPatch()
     was: dict[str, Any] = {}
@@ -380,7 +383,7 @@ def played(*, sealed: bool) -> Iterator[Pipeline]:
         was = unsealed.undo()
         patch.setattr(registers, "lookup_key", seal.lookup_key)
     try:
-        pipeline = Pipeline(sealed=sealed)
+        pipeline = kind(sealed=sealed)
         try:
             pipeline.prepare()
             for name, value in pipeline.environment():
@@ -396,3 +399,8 @@ def played(*, sealed: bool) -> Iterator[Pipeline]:
     finally:
         patch.undo()
         unsealed.put_back(was)
+
+
+def played(*, sealed: bool) -> AbstractContextManager[Pipeline]:
+    """The same with nothing beside it."""
+    return played_by(Pipeline, sealed=sealed)
