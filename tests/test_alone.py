@@ -440,8 +440,9 @@ def test_a_minute_alone_in_real_time(tmp_path: Path, capsys: pytest.CaptureFixtu
         (boot,) = reader.boots()
         steps = [(entry.utc, *entry.replayed()) for entry in reader.read(boot.boot)]
     line = [(utc, event, done) for utc, event, done in steps if isinstance(event, (ev.UplinkLost, ev.UplinkReady))]
-    assert [type(event) for _, event, _ in line][-2:] == [ev.UplinkLost, ev.UplinkReady]
-    assert line[-2][0] > ends.gone and line[-1][0] > ends.back
+    since = [(utc, type(event)) for utc, event, _ in line if utc > ends.gone]
+    assert [kind for _, kind in since][:2] == [ev.UplinkLost, ev.UplinkReady]
+    assert since[0][0] < ends.back < since[1][0], "it noticed while everything was away, and when it was back"
     for _, _, done in line:
         assert not {type(each) for each in done} & {cmd.RequestOpen, cmd.Record, cmd.Settle}
     opened = [event for utc, event, done in steps for each in done if isinstance(each, cmd.RequestOpen)]
