@@ -80,8 +80,9 @@ format: $(READY) ## Let ruff lay out the code
 	$(VENV)/bin/ruff check --fix-only .
 	$(VENV)/bin/ruff format .
 
-soak: $(READY) ## Virtual lane-hours over N seeds, with faults; then mutants
+soak: $(READY) ## Virtual lane-hours over N seeds, with faults; lane and HQ over 10 N seeds; then mutants
 	$(PY) -m tests.hw_sim soak --seeds $(N) $(ARGS)
+	$(PY) -m tests.hw_sim protocol --seeds $$((10 * $(N)))
 	@$(MAKE) --no-print-directory mutants ARGS=
 
 mutants: $(READY) ## Plant mistakes in the machine and the policy; the tests must catch each

@@ -187,12 +187,13 @@ class Intake:
 
     def _bridge(self, site: str, stream: Stream, begin: int, why: str) -> None:
         """Take in what waits below number `begin`, though numbers before it are missing and do not come any more."""
-        while below := [at for at, each in self._kept.waiting(stream).items() if each and at < begin]:
-            first = self._kept.waiting(stream)[min(below)][0]
-            if first.begin > stream.head.seq + 1:
-                prev = (first.record or Record.decode(first.payload)).prev
-                self._skip(site, stream, first.begin - 1, prev, why)
-            self._drain(stream, site)
+        waiting = self._kept.waiting(stream)
+        for at in sorted(each for each in waiting if each < begin):
+            for first in waiting.get(at, ())[:1]:
+                if at > stream.head.seq + 1:
+                    prev = (first.record or Record.decode(first.payload)).prev
+                    self._skip(site, stream, at - 1, prev, why)
+                self._drain(stream, site)
 
     def _skip(self, site: str, stream: Stream, last: int, chain: bytes, why: str) -> None:
         """HQ goes without the numbers up to `last`, and the stream goes on behind it."""
@@ -242,11 +243,10 @@ class Intake:
 
     def _let_go(self, stream: Stream, site: str) -> None:
         """A former chapter of which the lane holds nothing any more, since HQ had it all: what HQ lacks is gone."""
-        lane, stream_id = stream.head.lane, stream.head.stream_id
-        if stream.end is None or stream.head.seq >= stream.end[0] or not self._sessions.let_go(site, lane, stream_id):
+        if not self._sessions.let_go(site, stream.head.lane, stream.head.stream_id):
             return
-        self._bridge(site, stream, stream.end[0] + 1, GONE)
-        if stream.head.seq < stream.end[0]:
+        self._bridge(site, stream, 1 << 62 if stream.end is None else stream.end[0] + 1, GONE)
+        if stream.end is not None and stream.head.seq < stream.end[0]:
             self._skip(site, stream, *stream.end, GONE)
 
     def _past_end(self, stream: Stream, site: str) -> None:

@@ -89,7 +89,9 @@ class Sessions:
         if begin <= head.seq + 1:
             return ""
         row = self._rows.get((site, head.lane)) or self._peek(site, head.lane)
-        if begin in [span["first"] for span in row["spans"] if span["stream_id"] == head.stream_id]:
+        if any(begin <= span["first"] for span in row["spans"] if span["stream_id"] == head.stream_id):
+            return GONE
+        if self.let_go(site, head.lane, head.stream_id):
             return GONE
         there = head.seq
         for low, high in sorted(

@@ -7,6 +7,7 @@ database makes no record disappear.
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -166,7 +167,9 @@ class Flights:
             return count, None  # HQ will refuse it and say so
 
     def told(self) -> tuple[link.Span, ...]:
-        """What the lane holds, as a birth tells it."""
+        """What the lane holds, as a birth tells it: looked up now where that can be, since HQ compares its time."""
+        with suppress(StoreError):
+            self.refresh()
         return tuple(link.Span(i, s.stream, self._begin(s), s.last, self.acked(i)) for i, s in self.spans.items())
 
     def _begin(self, span: Span) -> int:

@@ -11,6 +11,7 @@ COMMANDS = {
     "crash": "kill -9 at random while passengers pass",
     "crash-sync": "kill -9 and I/O errors at many points of a sync; then old or new, never mixed",
     "offline": "a lane comes back after a month alone: what reaches HQ when",
+    "protocol": "lane and HQ over a broker that loses and shuffles, without sockets: many seeds",
     "storm": "kill -9, cut lines, full disks between lanes and HQ; then every record at HQ once, in its order",
     "fleet": "many lanes, wire-only or full, report over mutual TLS to one HQ: nothing lost, nothing doubled",
     "fleet-sync": "200 lanes with the real sync against one HQ: seconds, bytes and CPU until all are current",
