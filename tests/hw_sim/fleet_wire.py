@@ -122,11 +122,12 @@ class Acked(AckedHeads):
 
 @dataclass(slots=True)
 class Ping:
-    """The last one. `acked`: what HQ had acknowledged before it."""
+    """The last one. `acked`: what HQ had acknowledged before it. `again_s`: repeated after this, by the same name."""
 
     name: str
     sent_mono: float
     acked: Mapping[str, int]
+    again_s: float = 0.0
 
 
 class Lane:
@@ -188,8 +189,7 @@ class Lane:
         if self._flights.overdue(now, self._fleet.plan.ack_s_max):
             self._flights.rewind()
         self._send()
-        beat_s = self._fleet.plan.heartbeat_s
-        if now - self._ping.sent_mono >= (min(PING_AGAIN_S, beat_s) if self._ping.name else beat_s):
+        if now - self._ping.sent_mono >= self._ping.again_s:
             self._telemetry(now)
 
     async def _call(self) -> Connection:
@@ -219,8 +219,12 @@ class Lane:
         self._publish("birth", birth, retain=True)
 
     def _telemetry(self, now: float) -> None:
-        flights = self._flights
-        self._ping = Ping(secrets.token_hex(4), now, {s: flights.acked(s) for s in flights.spans})
+        flights, ping, beat_s = self._flights, self._ping, self._fleet.plan.heartbeat_s
+        if ping.name:
+            ping.sent_mono, ping.again_s = now, min(beat_s, 2 * ping.again_s)
+        else:
+            acked = {s: flights.acked(s) for s in flights.spans}
+            self._ping = Ping(secrets.token_hex(4), now, acked, min(beat_s, PING_AGAIN_S))
         oldest_s = max(0.0, round(now - min(now, self.held.oldest_mono), 1))
         waiting = sum(span.last - span.first + 1 for span in self.held.spans())
         how = (self._ping.name, True, "ok", waiting, oldest_s, flights.refused, flights.resent)
@@ -267,7 +271,7 @@ class Lane:
         if receipt.rebirth and self._line is not None:
             self._birth()
         if pong:
-            self._ping.name = ""
+            self._ping.name, self._ping.again_s = "", self._fleet.plan.heartbeat_s
         self.ready = self._line is not None
         self._send()
 
