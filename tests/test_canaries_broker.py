@@ -43,6 +43,8 @@ NAMES = [Canary(f"name {name}", name) for name in f"{SURNAMES} {GIVEN_NAMES}".sp
 IN_CLEAR = {"category"}
 """docs/records.md: the clear half of a passage's record names the category of traveller, and no person."""
 
+pytestmark = pytest.mark.slow  # a whole day of a lane and HQ, watched in every place: minutes
+
 
 class Ear:
     """Reads all that it is given, and writes it into `file` when it ends."""
@@ -312,7 +314,6 @@ def test_hqs_database_without_its_key_names_nobody(day: Watched, tmp_path: Path)
 # -- without TLS, and the line itself ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_on_a_plain_line_there_is_nobody_either() -> None:
     with played_by(partial(Watched, tls=False), sealed=True) as day:
         assert where(day, day.everybody) == {place: set() for place in day.watched}
@@ -321,7 +322,6 @@ def test_on_a_plain_line_there_is_nobody_either() -> None:
         assert officer["line"] == {"officer"}, "officers are named in orders: docs/uplink.md says so"
 
 
-@pytest.mark.slow
 def test_with_nothing_sealed_everybody_is_in_every_place() -> None:
     """The control: the same programs and messages. What lanes are told rides in announcements, what a lane saw in its
     records."""
