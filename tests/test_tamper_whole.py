@@ -14,6 +14,7 @@ import pytest
 
 from gated.hq.keys import secret
 from gated.lane import commands, events
+from gated.store.acks import AckedHeads
 from gated.store.journal import JournalReader
 from gated.store.sql import StoreError
 from gated.wire.codec import family
@@ -31,6 +32,7 @@ HASTE = "heartbeat_s = 1.0\n"
 ALTERED, CUT = frozenset({"journal_altered"}), frozenset({"journal_cut", "journal_back"})
 OUTBOX = frozenset({"outbox_altered", "outbox_gap", "edited", "gap", "truncated"})
 DATABASE = frozenset({"replaced", "truncated", "journal_back", "outbox_gap", "database_back"})
+ACKED = frozenset({"acked_altered"})
 OTHER_WORD = "UPDATE outbox SET payload = cast(replace(cast(payload AS TEXT), 'crossed', 'cressed') AS BLOB)"
 
 
@@ -213,10 +215,18 @@ def gone(lane: Lane) -> None:
     lane.start("writer")
 
 
-def acknowledged_by_root(lane: Lane) -> None:
-    """The lane then trims what HQ never had."""
-    with closing(sqlite3.connect(lane.uplink_db, timeout=20.0)) as sql, sql:
-        sql.execute("UPDATE acked SET seq = seq + 1000000 WHERE stream_id LIKE '%crossing'")
+def acknowledged(change: str) -> Callable[[Lane], None]:
+    """More: the lane then trims what HQ never had. Fewer: it keeps what it need not."""
+
+    def do(lane: Lane) -> None:
+        with closing(sqlite3.connect(lane.uplink_db, timeout=20.0)) as sql, sql:
+            assert sql.execute(f"UPDATE acked SET seq = {change} WHERE stream_id LIKE '%crossing'").rowcount
+
+    return do
+
+
+def nothing_acknowledged(lane: Lane) -> None:
+    lane.put(None, "uplink.db")
 
 
 DATABASES = [
@@ -225,7 +235,9 @@ DATABASES = [
     Attack("lane.db: older copy, no uplink.db", older_copies, DATABASE | OUTBOX, before=copy_and_go_on),
     Attack("lane.db: that of another lane", another_lane_s, DATABASE),
     Attack("lane.db: deleted", gone, DATABASE),
-    Attack("uplink.db: more acknowledged", acknowledged_by_root, OUTBOX, CAP),
+    Attack("uplink.db: more acknowledged", acknowledged("seq + 1000000"), ACKED, CAP),
+    Attack("uplink.db: fewer acknowledged", acknowledged("1"), ACKED),
+    Attack("uplink.db: deleted", nothing_acknowledged, ACKED),
 ]
 
 
@@ -269,6 +281,39 @@ def test_every_attack_is_reported_within_a_minute(attacks: list[Attack], lanes: 
         before = restless.acked("crossing")
         eventually(lambda: restless.acked("crossing") > before, 30, "it goes on")  # noqa: B023
     judged(lanes, attacks, seen, [untouched, restless])
+
+
+def test_what_is_acknowledged_is_put_right_and_survives_it(tmp_path: Path) -> None:
+    """Each way to be at uplink.db while its writer runs; what stands there afterwards is what HQ said."""
+    path = tmp_path / "uplink.db"
+    heads = AckedHeads(path)
+    heads.advance("gen1-crossing", 7)
+    heads.advance("gen1-crossing", 5)
+    heads.advance("gen1-alarm", 3)
+    heads.retreat("gen1-alarm", 2)
+    assert not heads.mended()
+    right = {"gen1-crossing": 7, "gen1-alarm": 2}
+    deeds: list[Callable[[], object]] = [
+        lambda: changed("UPDATE acked SET seq = 99 WHERE seq = 7"),
+        lambda: changed("DELETE FROM acked"),
+        lambda: changed("INSERT INTO acked VALUES ('gen1-state', 4)"),
+        lambda: changed("DROP TABLE acked"),
+        path.unlink,
+        lambda: AckedHeads(tmp_path / "other.db").path.replace(path),
+    ]
+
+    def changed(statement: str) -> None:
+        with closing(sqlite3.connect(path)) as sql, sql:
+            sql.execute(statement)
+
+    for deed in deeds:
+        deed()
+        assert heads.mended() and not heads.mended()
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
+            assert dict(sql.execute("SELECT * FROM acked").fetchall()) == dict(heads.heads()) == right
+    heads.forget(frozenset({"gen1-crossing"}))
+    assert not heads.mended()
+    heads.close()
 
 
 def test_what_hq_has_is_watched_until_the_lane_trims_it(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ _OF_LANE: Final = (_SITE, _LANE)
 _CLASS: Final = Label("class", STREAMS)
 LAG_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0, 86400.0)
 FINDINGS: Final = (
-    *("journal_altered", "journal_cut", "journal_back", "outbox_gap", "database_back"),
+    *("journal_altered", "journal_cut", "journal_back", "outbox_altered", "outbox_gap"),
+    *("database_back", "acked_altered"),
     *("gap", "edited", "truncated", "chapter_cut", "replaced"),
 )
 """What a lane's uplink and HQ find; another code is told as `other`."""

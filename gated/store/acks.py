@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 APPLICATION_ID: Final = 0x67617465
 VERSION: Final = 1
+_ALTERED: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""What SQLite says of a table or a page that is not there any more as it was."""
 
 
 class AckedHeads:
@@ -28,16 +30,11 @@ class AckedHeads:
 
     def __init__(self, path: Path, *, mode: int = 0o600) -> None:
         self.path = path
+        self._mode = mode
         self._lock: WriterLock | None = WriterLock(path, mode)
         try:
             with in_words(path):
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
-                self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-                try:
-                    self._prepare()
-                except BaseException:
-                    self._connection.close()
-                    raise
+                self._open(mode)
         except BaseException:
             self._lock.release()
             raise
@@ -49,9 +46,20 @@ class AckedHeads:
             return cls(path, mode=mode)
         except StoreCorrupt as bad:
             log.error("uplink database damaged: starting a new one", why=bad.why)
-            for tail in ("", "-wal", "-shm"):
-                path.with_name(path.name + tail).unlink(missing_ok=True)
+            _remove(path)
             return cls(path, mode=mode)
+
+    def _open(self, mode: int) -> None:
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+        self._connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+            self._known = dict(_heads(self._connection))
+            """What must stand in the file: nobody else writes to it."""
+            self._file = os.stat(self.path).st_ino
+        except BaseException:
+            self._connection.close()
+            raise
 
     def _prepare(self) -> None:
         run = self._connection.execute
@@ -78,12 +86,15 @@ class AckedHeads:
                 "INSERT INTO acked VALUES (?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq",
                 (stream_id, seq),
             )
-            return done.rowcount > 0
+        self._known[stream_id] = max(seq, self._known.get(stream_id, 0))
+        return done.rowcount > 0
 
     def retreat(self, stream_id: str, seq: int) -> None:
         """HQ has lost what it acknowledged beyond `seq`, and says so itself: what the lane still holds stays."""
         with in_words(self.path):
             self._connection.execute("UPDATE acked SET seq = ? WHERE stream_id = ? AND seq > ?", (seq, stream_id, seq))
+        if stream_id in self._known:
+            self._known[stream_id] = min(seq, self._known[stream_id])
 
     def heads(self) -> Mapping[str, int]:
         """stream_id -> highest acknowledged number."""
@@ -102,6 +113,35 @@ class AckedHeads:
                 generation, each, chapter = parted(stream_id)
                 if chapter <= newest.get((generation, each), chapter):
                     self._connection.execute("DELETE FROM acked WHERE stream_id = ?", (stream_id,))
+                    self._known.pop(stream_id, None)
+
+    def mended(self) -> bool:
+        """Did somebody change the file, or take it away? Then it is again as it was. Raises `StoreError`.
+
+        What was not acknowledged must not stand there for longer than the lane takes to trim by it."""
+        with in_words(self.path):
+            if self._stands():
+                return False
+            known = self._known
+            self._connection.close()
+            _remove(self.path)
+            self._open(self._mode)
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT INTO acked VALUES (?, ?)", known.items())
+            self._connection.execute("COMMIT")
+            self._known = known
+        log.error("somebody was at the uplink's database: written anew")
+        return True
+
+    def _stands(self) -> bool:
+        try:
+            return os.stat(self.path).st_ino == self._file and dict(_heads(self._connection)) == self._known
+        except FileNotFoundError:
+            return False
+        except sqlite3.DatabaseError as bad:
+            if getattr(bad, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _ALTERED:
+                raise  # busy, or the disk: nobody's deed
+            return False
 
     def close(self) -> None:
         """Idempotent."""
@@ -129,6 +169,11 @@ class AckedHeadsReader:
     def close(self) -> None:
         """Idempotent."""
         self._file.close()
+
+
+def _remove(path: Path) -> None:
+    for tail in ("", "-wal", "-shm"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)
 
 
 def _heads(connection: sqlite3.Connection) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from time import perf_counter
 from typing import Final
 
+from gated.store.acks import AckedHeads
 from gated.store.db import check_edition
 from gated.store.sql import ReadOnly, StoreError
 from gated.store.trails import JournalTrail, OutboxTrail
@@ -30,10 +31,13 @@ class Witness:
 
     `journal_days`, `journal_rows_max`: as the lane has them, which trims by them. `pass_s`: how long one reading of the
     whole database should take; `lasted_s` is how long the last one took: longer, where there is more than 20 ms of
-    work in every look."""
+    work in every look. `acked`: the uplink's own database, which is mended where somebody was at it."""
 
-    def __init__(self, path: Path, *, journal_days: int, journal_rows_max: int, pass_s: float = 50.0) -> None:
-        self._file = ReadOnly(path, self._known)
+    def __init__(
+        self, path: Path, *, journal_days: int, journal_rows_max: int, pass_s: float = 50.0,
+        acked: AckedHeads | None = None,
+    ) -> None:  # fmt: skip
+        self._file, self._acked = ReadOnly(path, self._known), acked
         self._days, self._rows_max, self._pass_s = journal_days, journal_rows_max, pass_s
         self._generation: str | None = None
         self._left: set[str] = set()
@@ -69,6 +73,8 @@ class Witness:
     def look(self, mono: float) -> None:
         """Look at all ends, and read the next rows."""
         try:
+            if self._acked is not None and self._acked.mended():
+                self._found("acked_altered", "uplink.db was changed or taken away; it is as it was again")
             with self._file.connection() as connection:
                 connection.execute("BEGIN")
                 try:

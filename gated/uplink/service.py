@@ -37,10 +37,10 @@ def build(conf: config.Config) -> Uplink:
     up, store = conf.uplink, conf.store
     receipts = _key(conf)
     brokers = _brokers(conf)
-    flights = Flights(
-        OutboxReader(store.dir / "lane.db"), AckedHeads.renewed(store.dir / "uplink.db", mode=0o640), up.inflight_max
-    )
-    witness = Witness(store.dir / "lane.db", journal_days=store.journal_days, journal_rows_max=store.journal_rows_max)
+    acked = AckedHeads.renewed(store.dir / "uplink.db", mode=0o640)
+    flights = Flights(OutboxReader(store.dir / "lane.db"), acked, up.inflight_max)
+    kept = {"journal_days": store.journal_days, "journal_rows_max": store.journal_rows_max}
+    witness = Witness(store.dir / "lane.db", **kept, acked=acked)
     uplink = Uplink(
         conf.identity.site,
         conf.identity.id,

@@ -100,7 +100,7 @@ class JournalHead:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The uplink finds that somebody was at the lane's database. `code`: journal_altered, journal_cut, journal_back,
-    outbox_gap, database_back. `detail`: where; nothing personal."""
+    outbox_altered, outbox_gap, database_back, acked_altered. `detail`: where; nothing personal."""
 
     code: str = field(metadata=CODE)
     detail: str = limited(256, "")
