@@ -17,14 +17,16 @@ from gated.lane import commands, events
 from gated.store.acks import AckedHeads
 from gated.store.journal import JournalReader
 from gated.store.sql import StoreError
+from gated.wire import link
 from gated.wire.codec import family
 from gated.wire.facts import AlarmRaised, Fact, Holder, TicketSettled, VerdictReached
-from gated.wire.record import Record
+from gated.wire.record import Head, Record
+from tests.broker import Peer
 from tests.tamper_lane import JOURNAL_KEY as KEY
 from tests.tamper_rig import CAP, Attack, Lane, Lanes
 from tests.test_witness import Lane as Writing
 from tests.test_witness import Watch, attack
-from tests.uplink_rig import eventually
+from tests.uplink_rig import LANE, SITE, Rig, eventually
 
 ONLINE_S = 60.0
 """The promise."""
@@ -396,3 +398,32 @@ def test_what_root_can_do_unseen_where_hq_was_told_nothing_yet(lanes: Lanes) -> 
         for boot in journal.boots():
             list(journal.read(boot.boot))
     journal.close()
+
+
+def test_a_record_that_the_broker_makes_up_is_found_by_the_lane_s_next(tmp_path: Path) -> None:
+    """Lanes seal and do not sign: whoever holds the broker can go on from what they saw. HQ then has two of one number,
+    believes the first, and says so; the lane's own is set aside, not lost."""
+    rig = Rig(tmp_path)
+    rig.broker.start()
+    try:
+        rig.ingest()
+        rig.uplink()
+        rig.lane.passengers(3)
+        eventually(rig.all_acked, 20)
+        newest = [record for record in rig.lane.written if record.stream == "alarm"][-1]
+        head = Head(LANE, newest.stream_id, newest.seq, newest.hash())
+        forged = head.next(AlarmRaised("help", "forged"), datetime.now(UTC), "boot-1", rig.hq_public)
+        with Peer(rig.hq_broker) as broker:
+            broker.say(link.topic(SITE, LANE, "event"), forged.encode())
+            eventually(lambda: forged in rig.at_hq())
+            rig.lane.passengers(1)
+
+            def told() -> bool:
+                with closing(rig.archive()) as archive:
+                    found = {(f["code"], f["detail"]) for f in archive.findings()}
+                    aside = [each["seq"] for each in archive.refused()]
+                return ("edited", f"{newest.stream_id} {forged.seq}: conflict") in found and aside == [forged.seq]
+
+            eventually(told, ONLINE_S)
+    finally:
+        rig.close()
