@@ -313,6 +313,10 @@ def test_what_is_acknowledged_is_put_right_and_survives_it(tmp_path: Path) -> No
         assert heads.mended() and not heads.mended()
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
             assert dict(sql.execute("SELECT * FROM acked").fetchall()) == dict(heads.heads()) == right
+    changed("UPDATE acked SET seq = 1")
+    assert heads.advance("gen1-crossing", 8) and heads.advance("gen1-alarm", 3), "what HQ says is written over it"
+    assert heads.mended() and not heads.mended(), "and it is told none the less"
+    assert dict(heads.heads()) == {"gen1-crossing": 8, "gen1-alarm": 3}
     heads.forget(frozenset({"gen1-crossing"}))
     assert not heads.mended()
     heads.close()

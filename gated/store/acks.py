@@ -56,7 +56,7 @@ class AckedHeads:
             self._prepare()
             self._known = dict(_heads(self._connection))
             """What must stand in the file: nobody else writes to it."""
-            self._file = os.stat(self.path).st_ino
+            self._file, self._touched = os.stat(self.path).st_ino, False
         except BaseException:
             self._connection.close()
             raise
@@ -82,6 +82,7 @@ class AckedHeads:
     def advance(self, stream_id: str, seq: int) -> bool:
         """HQ acknowledges everything up to `seq`. Goes back by `retreat` alone. True where that was news."""
         with in_words(self.path):
+            self._touched = self._touched or not self._stands()  # before it is written over
             done = self._connection.execute(
                 "INSERT INTO acked VALUES (?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq",
                 (stream_id, seq),
@@ -120,7 +121,7 @@ class AckedHeads:
 
         What was not acknowledged must not stand there for longer than the lane takes to trim by it."""
         with in_words(self.path):
-            if self._stands():
+            if self._stands() and not self._touched:
                 return False
             known = self._known
             self._connection.close()
