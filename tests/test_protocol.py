@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from gated.hq.sessions import GONE
 from tests.hw_sim.planted_protocol import MISTAKES, Mistake, planted
-from tests.hw_sim.protocol_run import FAMILIES, run_seed
+from tests.hw_sim.protocol_run import FAMILIES, Run, run_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +33,7 @@ def test_all_is_well_again_after_the_chaos(seed: int) -> None:
         (48, "HQ went back and the lane's birth was lost: it is asked for"),
         (54, "HQ had a record that the lane dropped since: no error"),
         (72, "HQ holds a record of a chapter that the lane let go: it is taken in"),
+        (158, "a birth was lost: HQ speaks of the new chapter nevertheless, and its going back is noticed"),
         (128, "HQ went back, and the lane had let go a chapter: a hole says so"),
         (225, "an older lane.db: the lane learns how far it agrees with HQ"),
         (252, "HQ went back: one birth, not one for each stream"),
@@ -53,10 +56,37 @@ def test_a_seed_is_the_same_in_every_process() -> None:
     assert said == {run_seed(9, 120).trace + "\n"}
 
 
+class Unheard(Run):
+    """HQ goes back, the lane notices, and no birth that says what it still holds arrives for a minute."""
+
+    def _chaos(self) -> None:
+        self._all_works()
+        self._written()
+        self.hq.copied()
+        self._written()
+        self.lane.trim(stale=False)
+        self.lane.write_each()
+        self.hq.put_back()
+        dealt = self.sky.deal
+        with mock.patch.object(self.sky, "deal", lambda each: None if each.topic.endswith("/birth") else dealt(each)):
+            self._calm(60.0, lambda: False)
+
+    def _written(self) -> None:
+        self.lane.write_each()
+        self._calm(20.0, lambda: False)
+
+
+def test_a_birth_that_was_lost_after_hq_went_back_is_asked_for(tmp_path: Path) -> None:
+    run = Unheard(2, tmp_path, 0)
+    run.run()
+    assert run.outcome.broken == []
+    assert {hole["why"] for hole in run.hq.archive.holes()} == {GONE}
+
+
 def caught(mistake: Mistake) -> bool:
     """Does one of its seeds fail with the mistake?"""
     with planted(mistake):
-        return any(run_seed(seed).broken for seed in range(mistake.seeds))
+        return any(run_seed(seed).broken for seed in mistake.seeds)
 
 
 @pytest.mark.parametrize("name", ["held_never_drained", "acknowledged_before_it_is_durable", "marker_without_its_hash"])

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gated.hq import database, tables
 from gated.hq.database import ArchiveError, in_words
-from gated.hq.intake import Fate, Intake, Taken
+from gated.hq.fates import Fate, Taken
+from gated.hq.intake import Intake
 from gated.hq.sessions import LOST, Told
 from gated.hq.tables import anchors, counters, findings, held, holes, lanes, records, streams
 from gated.wire import link

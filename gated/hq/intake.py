@@ -9,8 +9,6 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
 from hashlib import sha256
 from typing import Final
 
@@ -19,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gated.hq.database import Key
+from gated.hq.fates import Fate, Taken
 from gated.hq.keeping import Keeping, Stream, Waiting, hash_of, last_of
 from gated.hq.sessions import GONE, Sessions, Told
 from gated.wire import link
@@ -35,34 +34,6 @@ HELD_MAX: Final = 1000
 """Held records of a stream: many times what a lane has under way."""
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EDITS: Final = frozenset({"conflict", "altered", "chain_broken"})
-
-
-class Fate(Enum):
-    """What became of the bytes of one event."""
-
-    STORED = "stored"
-    DUPLICATE = "duplicate"
-    """Stored or held before: acknowledged again as far as the stream has come."""
-    HELD = "held"
-    """Records before it have not come: kept, and taken in when they are there."""
-    MISSING = "missing"
-    """Records before it have not come, and no room to wait: not stored, asked for again."""
-    REFUSED = "refused"
-    """Not what it says it is: not stored, may be sent again."""
-    SET_ASIDE = "set_aside"
-    """Refused so often with the same bytes that it stands in `refused` and its stream goes on without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The fate of one event, the stream's head after it, and why where it was not stored."""
-
-    fate: Fate
-    stream_id: str
-    seq: int
-    chain: bytes
-    head: Head | None
-    why: str = ""
 
 
 class _Refused(Exception):
@@ -243,11 +214,16 @@ class Intake:
 
     def _let_go(self, stream: Stream, site: str) -> None:
         """A former chapter of which the lane holds nothing any more, since HQ had it all: what HQ lacks is gone."""
-        if not self._sessions.let_go(site, stream.head.lane, stream.head.stream_id):
+        lane, stream_id = stream.head.lane, stream.head.stream_id
+        if not self._sessions.let_go(site, lane, stream_id):
             return
         self._bridge(site, stream, 1 << 62 if stream.end is None else stream.end[0] + 1, GONE)
         if stream.end is not None and stream.head.seq < stream.end[0]:
             self._skip(site, stream, *stream.end, GONE)
+        after = self._sessions.next_let_go(site, lane, stream_id) if stream.end is None else ""
+        if after and (not self.head(lane, after).seq or self._kept.in_hole(lane, after, 1)):
+            why = "where it ended was acknowledged once, and is missing here"
+            self.finding(site, lane, "gap", f"{stream_id} behind {stream.head.seq}: {why}")
 
     def _past_end(self, stream: Stream, site: str) -> None:
         if stream.end is None or stream.head.seq < stream.end[0]:
@@ -350,7 +326,7 @@ class Intake:
         """See `Sessions.born`."""
         self._sessions.born(site, lane, birth, retained)
         for stream_id in self._kept.unended(lane):
-            if (stream := self._kept.stream(lane, stream_id)) is not None:
+            if self._sessions.let_go(site, lane, stream_id) and (stream := self._kept.stream(lane, stream_id)):
                 self._let_go(stream, site)
 
     def died(self, site: str, lane: str, death: link.Death) -> bool:

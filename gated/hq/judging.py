@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gated.hq.intake import Fate, Intake, Taken
+from gated.hq.fates import Fate, Taken
+from gated.hq.intake import Intake
 from gated.hq.receipts import Answer
 from gated.mqtt import Received
 from gated.wire import link

@@ -127,8 +127,8 @@ class Keeping:
         return self._streams.get(key)
 
     def unended(self, lane: str) -> list[str]:
-        """The lane's streams with held records, or that have not come to where the next chapter says that they end."""
-        lacks = (_S.end_seq > _S.seq) | (_S.held > 0)
+        """The lane's streams that have not come to an end that is known, or have held records."""
+        lacks = _S.end_seq.is_(None) | (_S.end_seq > _S.seq) | (_S.held > 0)
         found = select(_S.stream_id).where((_S.lane == lane) & lacks).order_by(_S.stream_id)
         return list(self._sql.execute(found).scalars())
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, and_, bindparam, select, update
 from gated.hq import tables
 from gated.hq.database import Key, claim, insert_new
 from gated.wire import link
-from gated.wire.record import Head, generation_of, parted
+from gated.wire.record import Head, generation_of, parted, stream_id
 
 GONE: Final = "acknowledged once, missing here, and no longer held by the lane"
 TAKEN_OUT: Final = "taken out of the lane's database"
@@ -115,6 +115,14 @@ class Sessions:
         generation, each, chapter = parted(stream_id)
         later = any(span[:2] == (generation, each) and span[2] > chapter for span in told)
         return later and (generation, each, chapter) not in told
+
+    def next_let_go(self, site: str, lane: str, name: str) -> str:
+        """The chapter after this former one, where the lane, by its last birth, has its first record no more, which
+        says where this one ended; else empty."""
+        row = self._rows.get((site, lane)) or self._peek(site, lane)
+        generation, each, chapter = parted(name)
+        after = stream_id(generation, each, chapter + 1)
+        return after if all(span["first"] > 1 for span in row["spans"] if span["stream_id"] == after) else ""
 
     def _peek(self, site: str, lane: str) -> dict[str, Any]:
         c = tables.lanes.c

@@ -290,7 +290,8 @@ class Uplink:
             self._store_is(bad.why)
         if pong:
             self._ping, self._ping_after_s = "", self._pace.heartbeat_s
-        if receipt.rebirth or went_back:  # says what we still hold
+        blind = pong and not self._acked_at_ping.keys() <= {head.stream_id for head in receipt.heads}
+        if receipt.rebirth or went_back or blind:  # HQ does not know what we hold: a birth was lost, or is out of date
             self._birth()
         self._looked_mono = float("-inf")  # there may be room: do not wait for the next poll
 

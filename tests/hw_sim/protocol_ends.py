@@ -193,6 +193,10 @@ class Lane:
             self.outbox.trim(acked)
         return before - set(self.rows())
 
+    def forget_heads(self) -> None:
+        """uplink.db is a new one: no trim takes as long as that."""
+        self._stale = {}
+
     def rows(self) -> dict[Key, bytes]:
         """What lies in the outbox: payload by stream id and number."""
         with closing(sqlite3.connect(self.path)) as sql:

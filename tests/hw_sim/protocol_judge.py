@@ -7,9 +7,9 @@ from sqlalchemy import text
 
 from gated.hq.intake import DROPPED
 from gated.hq.sessions import GONE, TAKEN_OUT
-from gated.wire import link, record
+from gated.wire import link
 from gated.wire.record import generation_of, parted
-from tests.hw_sim.protocol_ends import LANE, SITE
+from tests.hw_sim.protocol_ends import LANE, SITE, Key
 
 if TYPE_CHECKING:
     from tests.hw_sim.protocol_run import Run
@@ -84,10 +84,9 @@ def _records(run: "Run") -> None:
         if not ours and run.faults & {"hq_back", "lane_back", "tamper"}:
             continue
         missing = [seq for seq in range(1, reach + 1) if (stream_id, seq) not in known]
-        generation, each, chapter = parted(stream_id)
-        if any(each["code"] == "gap" and each["detail"].startswith(f"{stream_id} ") for each in archive.findings()):
-            continue  # told; the hole comes with the next record
-        if missing and (record.stream_id(generation, each, chapter + 1), 1) not in holes:  # which would name its end
+        if missing and _told(run, stream_id, missing, {*stored, *aside}, set(holes)):
+            missing = []
+        if missing:
             run.broken(
                 f"{stream_id}: HQ lacks {missing[0]} to {missing[-1]} ({len(missing)}) of {last}, without a word"
             )
@@ -100,6 +99,21 @@ def _records(run: "Run") -> None:
         other = [key for key in other if f"{key[0]} {key[1]}" not in told]
         if other and "tamper" not in run.faults:
             run.broken(f"{stream_id}: HQ has others than the lane under {[seq for _, seq in other[:5]]}")
+
+
+def _told(run: "Run", stream_id: str, missing: list[int], there: set[Key], holes: set[Key]) -> bool:
+    """Does a finding or a hole elsewhere say that these are missing? The hole of the last records of a stream comes
+    with its next one; and of a chapter that HQ never heard of speak those before and behind it."""
+    words = {each["detail"].split()[0] for each in run.hq.archive.findings() if each["code"] == "gap"}
+    if missing[0] > max((seq for name, seq in there if name == stream_id), default=0) and stream_id in words:
+        return True
+    generation, each, chapter = parted(stream_id)
+    beside = [(*parted(name), name) for name in run.lane.ends]
+    near = [(number, name) for of, cls, number, name in beside if (of, cls) == (generation, each)]
+    unheard = not any(name == stream_id for name, _ in there)
+    return unheard and any(
+        (number < chapter and name in words) or (number > chapter and (name, 1) in holes) for number, name in near
+    )
 
 
 def _proofs(run: "Run") -> None:

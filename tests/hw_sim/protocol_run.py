@@ -129,9 +129,9 @@ class Run:
             self._broker_forgets: 0.3,
         }
         rare: dict[str, dict[Callable[[], None], float]] = {
-            "acks_lost": {self._acks_lost: 0.5},
+            "acks_lost": {self._acks_lost: 0.5, self._good_moment: 0.5},
             "failing": {self._curse: 2},
-            "hq_back": {self._hq_copied: 1, self._hq_back: 0.5},
+            "hq_back": {self._hq_copied: 1, self._hq_back: 0.5, self._good_moment: 0.5},
             "lane_back": {self._lane_copied: 1, self._lane_back: 0.4, self._lane_new: 0.2},
             "tamper": {self._take_out: 0.4, self._spoil: 0.4},
         }
@@ -143,7 +143,12 @@ class Run:
             self.dice.choices(steps, weights)[0]()
         if self.dice.random() < 0.5:
             self._broker_forgets()
-        if "hq_back" in self.faults and self.dice.random() < 0.5:
+        if "hq_back" in self.faults and self.dice.random() < 0.7:
+            self._hq_copied()
+            self._write()
+            self._good_moment()
+            if self.dice.random() < 0.5:
+                self._trim()
             self._hq_back()
 
     def _write(self) -> None:
@@ -234,12 +239,20 @@ class Run:
     def _acks_lost(self) -> None:
         self.lane.stop_uplink(self.sky, gently=False)
         removed(self.lane.path.with_name("uplink.db"))
+        self.lane.forget_heads()
         self.lane.start_uplink()
 
     def _curse(self) -> None:
         waits = [key for key in self.lane.rows() if key[1] > self.lane.flights.acked(key[0])]
         if waits and len(self.cursed) < 6:
             self.cursed.add(self.lane.made[self.dice.choice(waits)][-1])
+
+    def _good_moment(self) -> None:
+        """For some seconds everything works."""
+        loss = self.sky.loss
+        self._all_works()
+        self._calm(self.dice.choice((8.0, 20.0)), lambda: False)
+        self.sky.loss = loss
 
     def _hq_copied(self) -> None:
         self.hq.copied()
@@ -282,6 +295,10 @@ class Run:
 
     # -- quiet
 
+    def _all_works(self) -> None:
+        self.sky.up, self.sky.loss = True, 0.0
+        self.hq.archive.away, self.hq.archive.fails = False, 0.0
+
     def _calm(self, seconds: float, done: Callable[[], bool]) -> bool:
         """Everybody does his work, nothing gets lost. False: not done in time."""
         until, turns = self.clock.mono + seconds, 0
@@ -307,8 +324,8 @@ class Run:
         )
 
     def _settle(self) -> None:
-        self.sky.up, self.sky.loss, self.sky.double = True, 0.0, 0.0
-        self.hq.archive.away, self.hq.archive.fails = False, 0.0
+        self._all_works()
+        self.sky.double = 0.0
         flights, sent = self.lane.flights, self.sky.sent
         self._calm(NOTICED_S, lambda: False)
         self.settled = True

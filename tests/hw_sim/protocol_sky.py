@@ -74,10 +74,11 @@ class Sky:
         self.sent[leaf] += 1
         (self.events if leaf == "event" else self.heard).append(publication)
         self.trace.update(leaf.encode() + publication.payload)
-        self._deal(publication)
+        self.deal(publication)
         return True
 
-    def _deal(self, publication: Publication) -> None:
+    def deal(self, publication: Publication) -> None:
+        """To one of the workers; lost, where there is none."""
         alive = [each for each in self.workers if each.alive]
         if not alive or self.dice.random() < self.loss:
             return
@@ -105,7 +106,7 @@ class Sky:
         else:
             self.lane = None
             if will and wire.will is not None:
-                self._deal(wire.will)
+                self.deal(wire.will)
         wire.inbox.put(Gone(wire, "lost"))  # type: ignore[arg-type]
 
 
