@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from drivers.base import DeviceFault, Emit, Frame
-from gated.biometrics.face import Look, Threshold
+from gated.biometrics.face import Look, TemplateUnusable, Threshold
 from gated.daemon.matcher import ADVISE_EVERY_S, Matcher
 from gated.icao.check import Check
 from gated.lane.commands import CompareFace
@@ -23,6 +23,7 @@ from tests.hw_sim.simlane import Inline
 
 FPS = 10.0
 TEMPLATE = bytes(range(1, 65))
+UNUSABLE = bytes(64)
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Engine:
         return np.full(1, image.score, np.float32)
 
     def score(self, embedding: Any, template: bytes) -> float:
+        if template == UNUSABLE:
+            raise TemplateUnusable("K99887766")
         assert template == TEMPLATE
         return float(embedding[0])
 
@@ -319,6 +322,29 @@ def test_a_subject_whose_template_is_not_held_is_answered_at_once() -> None:
         assert len(rig.compared()) == 1
 
     rig.play(scenario)
+
+
+def test_a_template_that_cannot_be_used_is_that_persons_trouble_alone() -> None:
+    rig = Rig(templates={7: UNUSABLE})
+    rig.camera.shows = shows(Picture())
+
+    async def scenario() -> None:
+        rig.matcher.watch(1)
+        asked = rig.ask()
+        await asyncio.sleep(20.0)
+        ((at, answer),) = rig.compared()
+        assert answer.result is Check.UNDETERMINED and at - asked < 1.0
+        rig.matcher.forget(1)
+        rig.templates[7] = TEMPLATE
+        rig.matcher.watch(2)
+        rig.ask(ticket=2)
+        await asyncio.sleep(5.0)
+        assert rig.compared()[-1][1].result is Check.SUCCESSFUL
+
+    rig.play(scenario)
+    assert rig.device() == ["ready"], "nothing is wrong with the matcher"
+    (said,) = rig.logs
+    assert said["event"] == "face template cannot be used" and "K99887766" not in str(said)
 
 
 def broken_camera(rig: Rig) -> None:

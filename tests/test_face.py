@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gated.biometrics import quality
-from gated.biometrics.face import FaceEngine, Image, Look, OnnxFaceEngine, Threshold, template_of
+from gated.biometrics.face import FaceEngine, Image, Look, OnnxFaceEngine, TemplateUnusable, Threshold, template_of
 from gated.biometrics.quality import Measures, Pose
 from gated.lane.events import Advice
 from models.manifest import ModelError
@@ -232,8 +232,23 @@ class TestWhoItIs:
         embedding[0] = 1
         assert template_of(embedding) == b"\x00\x00\x80\x3f" + bytes(508)
         assert engine.score(embedding, template_of(embedding)) == 1.0
-        with pytest.raises(ValueError, match="has 512 bytes, not 100"):
+        with pytest.raises(TemplateUnusable, match="has 512 bytes, not 100"):
             engine.score(embedding, bytes(100))
+
+    @pytest.mark.parametrize("length", [0.0, 0.9, 1.1, 1e30, float("inf"), float("nan")])
+    def test_a_template_that_would_be_like_everybody_is_none(self, engine: OnnxFaceEngine, length: float) -> None:
+        """Similarity grows with a template's length: whoever could enrol a long one would open the gate for all."""
+        embedding, long = np.zeros(128, np.float32), np.zeros(128, np.float32)
+        embedding[0], long[0] = 1, length
+        with pytest.raises(TemplateUnusable, match="a unit vector"):
+            engine.score(embedding, template_of(long))
+
+    def test_rounding_makes_no_template_unusable(self, engine: OnnxFaceEngine) -> None:
+        dice = np.random.default_rng(7)
+        for _ in range(200):
+            one = dice.normal(size=128).astype(np.float32)
+            one /= np.linalg.norm(one)
+            assert engine.score(one, template_of(one)) == pytest.approx(1.0, abs=1e-5)
 
     def test_nothing_prints_a_face(self, engine: OnnxFaceEngine, people: dict[str, list[Image]]) -> None:
         assert repr(engine.look(_alone(engine, people))).endswith("usable=True, advice=None)")

@@ -175,15 +175,14 @@ class Rig:
         self._thread("uplink", up.run)
 
     def ingest(self, name: str = "ingest") -> None:
-        """Start one of HQ's ingest workers in this process. `ingests` has it by its name."""
+        """Start one of HQ's ingest workers in this process. `ingests` has it by its name, from now on."""
+        archive = Archive(self.hq_where)
+        worker = self.ingests[name] = Ingest(archive, self.hq_private, self.receipts_key, self.hq_broker)
 
         def run(stop: threading.Event) -> None:
-            archive = Archive(self.hq_where)
-            self.ingests[name] = Ingest(archive, self.hq_private, self.receipts_key, self.hq_broker)
-            self.ingests[name].run(stop)
+            worker.run(stop)
             archive.close()
 
-        Archive(self.hq_where).close()
         self._thread(name, run)
 
     def _thread(self, name: str, run: Callable[[threading.Event], None]) -> None:

@@ -20,6 +20,8 @@ from models.yunet import Face, YuNet
 Image = npt.NDArray[np.uint8]
 Embedding = npt.NDArray[np.float32]
 
+UNIT_ERROR_MAX = 1e-3
+"""How far the length of a template may be from one: float32 rounding is a thousandth of this."""
 NEAR_EYE_PX_MIN = 30.0
 """Below an eye distance of 30 pixels the crop is enlarged: less of the face is there than the network reads."""
 DETECTION_WIDTH_PX = 640
@@ -67,7 +69,11 @@ class FaceEngine(Protocol):
         """The unit embedding of the nearest face. Raises `ValueError` where `look` has none."""
 
     def score(self, embedding: Embedding, template: bytes, /) -> float:
-        """Similarity, -1..1. Raises `ValueError` for a template that cannot be one of this model."""
+        """Similarity, -1..1. Raises `TemplateUnusable` for a template that cannot be one of this model."""
+
+
+class TemplateUnusable(ValueError):
+    """What is enrolled is no template: a longer vector, say, would be like everybody."""
 
 
 class OnnxFaceEngine:
@@ -144,8 +150,13 @@ class OnnxFaceEngine:
 
     def score(self, embedding: Embedding, template: bytes) -> float:
         if len(template) != 4 * DIMENSIONS:
-            raise ValueError(f"a template of {self.model} has {4 * DIMENSIONS} bytes, not {len(template)}")
-        return float(embedding @ np.frombuffer(template, "<f4"))
+            raise TemplateUnusable(f"a template of {self.model} has {4 * DIMENSIONS} bytes, not {len(template)}")
+        enrolled = np.frombuffer(template, "<f4")
+        with np.errstate(all="ignore"):  # any bytes at all may be in it
+            length = float(np.linalg.norm(enrolled.astype(np.float64)))
+        if not abs(length - 1.0) <= UNIT_ERROR_MAX:  # also what is no number
+            raise TemplateUnusable(f"a template of {self.model} is a unit vector, and this one is not")
+        return float(embedding @ enrolled)
 
 
 def template_of(embedding: Embedding) -> bytes:

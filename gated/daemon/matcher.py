@@ -10,6 +10,7 @@ import structlog
 
 from drivers.base import Camera, DeviceFault, Emit
 from gated.biometrics.capture import Best, Candidate
+from gated.biometrics.face import TemplateUnusable
 from gated.daemon.workers import Workers
 from gated.icao.check import Check
 from gated.lane.commands import CompareFace
@@ -171,7 +172,12 @@ class Matcher:
         looked.usable_since = now if looked.usable_since is None else looked.usable_since
         if now - looked.usable_since < SETTLE_S or found.mono <= looked.compared_mono:
             return
-        score = await self._workers.run("face", self._score, found, looked.template)
+        try:
+            score = await self._workers.run("face", self._score, found, looked.template)
+        except TemplateUnusable as error:  # of this one person: the matcher goes on with the next
+            log.error("face template cannot be used", what=told(error))
+            self._finish(asked)
+            return
         if self._looked is not looked:
             return
         looked.compared_mono, looked.usable_since = found.mono, None
