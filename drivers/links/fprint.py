@@ -108,8 +108,8 @@ class FprintProcess:
             return
         try:
             if process.returncode is None:
-                # One that was stopped would not hear of its end. Not the other way round: before each signal Popen looks
-                # whether the process has ended, and what it finds then asyncio never learns.
+                # One that was stopped would not hear of its end. Not the other way round: before each signal Popen
+                # looks whether the process has ended, and what it finds then asyncio never learns.
                 self._signal(process, signal.SIGCONT)
                 self._signal(process, signal.SIGTERM)
             await self._ended(process, _END_S_MAX)
