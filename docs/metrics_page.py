@@ -10,7 +10,7 @@ import yaml
 
 from docs import dashboards
 from gated.daemon.metrics import METERS as LANE
-from gated.hq.exporter import FLEET_METERS, INGEST_METERS
+from gated.hq.exporter import CERTIFICATE_METERS, FLEET_METERS, INGEST_METERS
 from gated.metrics import Meter, Page
 from gated.sync.metrics import METERS as SYNC
 from gated.uplink.metrics import METERS as UPLINK
@@ -23,7 +23,10 @@ PAGES: dict[str, tuple[tuple[Meter, ...], str]] = {
     "sync": (SYNC, "the sync, `gated-sync.prom`"),
     "ingest": (INGEST_METERS, "an ingest worker at HQ, `gated-hq ingest --metrics`"),
     "hq": (FLEET_METERS, "the fleet, out of HQ's database, `gated-hq metrics`"),
+    "certificates": (CERTIFICATE_METERS, "a broker's certificates, `gated-hq pki check --metrics`"),
 }
+ENDED = {"certificates"}
+"""Those that have ended when somebody reads them."""
 SERIES = {"histogram": ("_bucket", "_count", "_sum")}
 _WORDS = {
     "and",
@@ -43,7 +46,7 @@ _WORDS = {
 
 def own(process: str) -> dict[str, tuple[str, str]]:
     """What the library adds of each process: (kind, meaning) by name."""
-    families = Page(process, lambda: ()).collect()
+    families = Page(process, lambda: (), lasting=process not in ENDED).collect()
     known = {meter.name for meter in PAGES[process][0]}
     return {s.name: (f.type, f.documentation) for f in families for s in f.samples if s.name not in known}
 

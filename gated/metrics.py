@@ -105,19 +105,25 @@ def common(process: str) -> tuple[Meter, Meter]:
 
 
 class Page(Collector):
-    """All that one process measures. `collect` is asked at each writing; `labels` are added to every sample."""
+    """All that one process measures. `collect` is asked at each writing; `labels` are added to every sample.
+    `lasting`: also what the process itself uses, which of one that has ended nobody wants to know."""
 
     def __init__(
-        self, process: str, collect: Callable[[], Iterable[Metric]], labels: Mapping[str, str] | None = None
+        self,
+        process: str,
+        collect: Callable[[], Iterable[Metric]],
+        labels: Mapping[str, str] | None = None,
+        *,
+        lasting: bool = True,
     ) -> None:
         self.process, self._collect, self._labels = process, collect, dict(labels or {})
-        self._own = ProcessCollector(namespace=f"gated_{process}", registry=None)
+        self._own = ProcessCollector(namespace=f"gated_{process}", registry=None) if lasting else None
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
         build, written = common(self.process)
         families = (build.family({(__version__,): 1}), written.family(time.time()))
-        for family in itertools.chain(families, self._collect(), self._own.collect()):
+        for family in itertools.chain(families, self._collect(), self._own.collect() if self._own else ()):
             if self._labels:
                 family.samples = [s._replace(labels={**self._labels, **s.labels}) for s in family.samples]
             yield family
@@ -161,7 +167,7 @@ class Textfile:
     def _put(self, text: bytes) -> None:
         try:
             if text:
-                self._replace(text)
+                put_text(self.path, text)
             else:
                 self.path.unlink(missing_ok=True)
         except OSError as bad:
@@ -171,16 +177,18 @@ class Textfile:
         else:
             self._well = True
 
-    def _replace(self, text: bytes) -> None:
-        part, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        try:
-            with os.fdopen(part, "wb") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)  # node_exporter is a user of its own
-            os.replace(name, self.path)
-        except OSError:
-            os.unlink(name)
-            raise
+
+def put_text(path: Path, text: bytes) -> None:
+    """Write a file that others may read, whole or not at all, in place of the one that is there. Raises `OSError`."""
+    part, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(part, "wb") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)  # node_exporter is a user of its own
+        os.replace(name, path)
+    except OSError:
+        os.unlink(name)
+        raise
 
 
 def textfile(conf: Config, process: str, collect: Callable[[], Iterable[Metric]]) -> Textfile | None:

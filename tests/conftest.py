@@ -19,8 +19,9 @@ def _running() -> dict[str, str]:
     found = {
         f"thread {each.ident}": f"thread {each.name}"
         for each in threading.enumerate()
-        # What answers a client of a module's web server stays as long as the client's connection.
-        if "(process_request_thread)" not in each.name
+        # What answers a client of a module's web server stays as long as the client's connection; lgpio has one thread
+        # from its first use on.
+        if "(process_request_thread)" not in each.name and type(each).__module__ != "lgpio"
     }
     for task in Path("/proc/self/task").iterdir():
         with suppress(OSError):  # the thread has ended; or a kernel without this file

@@ -231,7 +231,8 @@ def test_watch_on_a_terminal(config: Path, lane: Lane) -> None:
     """The whole screen, on a real terminal: it waits for a daemon that went, and Ctrl-C ends it well."""
     lane.watched = [snapshot()]
     main, side = pty.openpty()
-    program = "from gated.cli import main; main()"
+    # Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
+    program = "import signal; signal.signal(2, signal.default_int_handler); from gated.cli import main; main()"
     command = [sys.executable, "-c", program, "--config", str(config), "watch"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
     shown = b""

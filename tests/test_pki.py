@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,10 +15,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from gated.hq import pki as pki_module
 from gated.hq.certificates import Kind, PkiFault, Wanted
 from gated.hq.cli import gated_hq
+from gated.hq.exporter import CERTIFICATE_METERS
 from gated.hq.fence import AccessList, FenceFault, Meter
 from gated.hq.pki import Pki
 
@@ -364,6 +368,10 @@ def test_the_access_list_keeps_what_a_person_wrote(tmp_path: Path) -> None:
     assert acl.read_text() == "user hq-ingest\ntopic read x\n"
 
 
+def _samples(page: Path) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(page.read_text()) for sample in family.samples]
+
+
 def test_what_ends_soon_is_told_without_the_authority(tmp_path: Path) -> None:
     at = ("--pki", tmp_path / "pki")
     assert run("init", tmp_path / "pki").exit_code == 0
@@ -380,6 +388,19 @@ def test_what_ends_soon_is_told_without_the_authority(tmp_path: Path) -> None:
     both = tmp_path / "both.crt"
     both.write_bytes(files[1].read_bytes() + files[0].read_bytes())
     assert run("check", "--within", 21, both).exit_code == 1, "the first to end counts"
+    told = tmp_path / "gated-certificates.prom"
+    assert run("check", "--metrics", tmp_path, *files).exit_code == 1
+    series = {s.labels["file"]: s.value for s in _samples(told) if s.name == "gated_certificates_end_timestamp_seconds"}
+    assert series.keys() == {each.name for each in files}
+    assert (
+        timedelta(days=4) < datetime.fromtimestamp(series["lanes-ca.crl"], UTC) - datetime.now(UTC) < timedelta(days=5)
+    )
+    assert {s.name for s in _samples(told)} <= {meter.name for meter in CERTIFICATE_METERS}, "nothing of the process"
+    assert stat.S_IMODE(told.stat().st_mode) == 0o644, "node_exporter is somebody else"
+    files[0].write_bytes(b"")
+    assert run("check", "--metrics", tmp_path, *files).exit_code == 1
+    assert [s.value for s in _samples(told) if s.labels.get("file") == files[0].name] == [0], "also what is unreadable"
+    assert run("check", "--metrics", "/proc", files[1]).exit_code == 1
     for bad in (b"", b"nothing", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"):
         both.write_bytes(bad)
         done = run("check", both)

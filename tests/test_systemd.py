@@ -169,6 +169,9 @@ def test_hqs_commands_take_what_their_units_give(unit: str, tmp_path: Path, monk
         if word.startswith(("%d/", "/etc/")):
             (tmp_path / Path(word).name).touch()
             word = str(tmp_path / Path(word).name)
+        if word.startswith("%t/"):
+            assert Path(word).name == settings(unit)["RuntimeDirectory"][0]
+            word = str(tmp_path)
         here.append(word)
     monkeypatch.setattr(next(p for p in fence.commands["watch"].params if p.name == "acl"), "default", str(tmp_path))
     monkeypatch.setattr(next(p for p in fence.commands["watch"].params if p.name == "acl"), "type", click.Path())

@@ -248,22 +248,46 @@ def list_issued(everything: bool, ends_within: int | None, as_json: bool, folder
 )
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
 @click.option("--within", "days", type=click.IntRange(0), default=14, show_default=True, metavar="DAYS")
-def check(files: tuple[Path, ...], days: int) -> None:
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Also write gated-certificates.prom there, for node_exporter's textfile collector.",
+)
+def check(files: tuple[Path, ...], days: int, metrics: Path | None) -> None:
     """Whether certificates and revocation lists still count for so long. Needs no authority. Exit code 1 where one does
     not: what a broker has is old even where HQ's is new, until somebody brings it."""
     from gated.hq.certificates import PkiFault, ends
 
     late, until = [], datetime.now(UTC) + timedelta(days=days)
+    found: dict[str, datetime | None] = {}
+    unusable = ""
     for file in files:
         try:
-            end = ends(file.read_bytes())
+            end = found[file.name] = ends(file.read_bytes())
         except (PkiFault, OSError) as bad:
-            fail(_unusable(bad) if isinstance(bad, OSError) else f"{file}: {bad}")
+            found[file.name] = None
+            unusable = unusable or (_unusable(bad) if isinstance(bad, OSError) else f"{file}: {bad}")
+            continue
         click.echo(f"{file}: until {end:%Y-%m-%d %H:%M} UTC")
         if end < until:
             late.append(file.name)
+    if metrics is not None:
+        _tell(metrics, found)
+    if unusable:
+        fail(unusable)
     if late:
         fail(f"these end within {days} days: {', '.join(late)}; then the broker refuses everybody (docs/broker.md)")
+
+
+def _tell(folder: Path, found: dict[str, datetime | None]) -> None:
+    from gated.hq.exporter import certificates_page
+    from gated.metrics import put_text
+
+    try:
+        put_text(folder / "gated-certificates.prom", certificates_page(found))
+    except OSError as bad:
+        fail(f"--metrics {folder}: {bad.strerror}")
 
 
 def _row(each: "Issued", now: datetime) -> dict[str, str | None]:

@@ -1,4 +1,5 @@
-"""What HQ measures, for Prometheus: an ingest worker of itself, and the fleet out of HQ's database.
+"""What HQ measures, for Prometheus: an ingest worker of itself, the fleet out of HQ's database, and when a broker's
+certificates end.
 
 The fleet is read by a process of its own (`gated-hq metrics`), so that a slow scrape never waits in the way of a
 record. A lane's name is a label, and which lanes there are HQ's certificates say; no record is opened."""
@@ -11,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 
 from gated.hq.archive import Archive, ArchiveError
-from gated.metrics import OTHER, Label, Meter, Tally, common
+from gated.metrics import OTHER, Label, Meter, Page, Tally, common
 from gated.wire.facts import STREAMS
 
 log = structlog.get_logger()
@@ -118,6 +120,22 @@ FLEET_METERS: Final = (
     *(ARCHIVE, SCRAPE, UP, SEEN, DAEMON, STORE, WAITING, OLDEST, RESENT, BEHIND, FOUND, FOUND_N),
     *(ASIDE, ASIDE_AT, HELD, HELD_S, TAKEN, COUNTED, LAG),
 )
+
+# -- the certificates of a broker
+
+ENDS: Final = Meter(
+    "gated_certificates_end_timestamp_seconds",
+    "gauge",
+    "When a certificate or a revocation list ends, Unix time; 0: it cannot be read",
+    (Label("file", bound="the files that `gated-hq pki check` was told"),),
+)
+CERTIFICATE_METERS: Final = (*common("certificates"), ENDS)
+
+
+def certificates_page(ends: Mapping[str, datetime | None]) -> bytes:
+    """What `gated-hq pki check` found, by the names of the files, as Prometheus reads it."""
+    found = ENDS.family({(name,): end.timestamp() if end else 0.0 for name, end in ends.items()})
+    return generate_latest(Page("certificates", lambda: (found,), lasting=False))
 
 
 class Fleet:
