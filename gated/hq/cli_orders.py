@@ -13,9 +13,9 @@ DIRECTIONS = ("entry", "exit", "both", "schedule")
 
 
 @click.command(
-    epilog="\b\nExamples:\n  gated-hq order tpe-t1/lane-07 open --ticket 41 --officer chen.w --key orders.key ...\n"
-    "  gated-hq order tpe-t1/lane-07 close_lane --officer chen.w --key orders.key ...\n"
-    "  gated-hq order keelung/lane-01 direction --way entry --officer chen.w --key orders.key ..."
+    epilog="\b\nExamples:\n  gated-hq order tpe-t1/lane-07 open --ticket 41 --officer o4711 --key orders.key ...\n"
+    "  gated-hq order tpe-t1/lane-07 close_lane --officer o4711 --key orders.key ...\n"
+    "  gated-hq order keelung/lane-01 direction --way entry --officer o4711 --key orders.key ..."
 )
 @click.argument("lane", metavar="SITE/LANE")
 @click.argument("action", type=click.Choice(ACTIONS))
@@ -23,7 +23,12 @@ DIRECTIONS = ("entry", "exit", "both", "schedule")
 @click.option(
     "--way", type=click.Choice(DIRECTIONS), help="For direction: whom the lane serves; schedule: as it is configured."
 )
-@click.option("--officer", required=True, metavar="NAME", help="Who orders it; goes on record.")
+@click.option(
+    "--officer",
+    required=True,
+    metavar="ID",
+    help="Who orders it; goes on record. A number: the broker sees it.",
+)
 @click.option("--boot", metavar="ID", help="The lane's run that the officer saw; else the one it last announced.")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="The order desk's key: orders.key.")
 @click.option("--wait", "wait_s", type=click.FloatRange(1, 120), default=10.0, show_default=True, metavar="SECONDS")

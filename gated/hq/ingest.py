@@ -10,7 +10,6 @@ dies, and what waited for it too; the other members never see it (tests/test_hq_
 import secrets
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -20,6 +19,7 @@ import structlog
 from gated.hq.archive import Archive, ArchiveError
 from gated.hq.judging import Batch, Judge, lock, whose
 from gated.hq.receipts import Answer, Signer
+from gated.logs import told
 from gated.mqtt import Backoff, Broker, Connected, Gone, Happening, Received, Refused, Session
 from gated.notify import notify, watchdog_s
 from gated.wire import link
@@ -294,7 +294,4 @@ class Ingest:
 
 def _why(bad: Exception) -> str:
     """What failed. Only a text of our own is repeated: another's may quote the message."""
-    if isinstance(bad, ArchiveError):
-        return str(bad)
-    place = traceback.extract_tb(bad.__traceback__)[-1]
-    return f"{type(bad).__name__} at {place.name}:{place.lineno}"
+    return str(bad) if isinstance(bad, ArchiveError) else told(bad)[0]

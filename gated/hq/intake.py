@@ -6,7 +6,6 @@ judged stays in memory until `flush`, so that a batch of many records costs few 
 """
 
 import re
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -20,6 +19,7 @@ from gated.hq.database import Key
 from gated.hq.fates import Fate, Taken
 from gated.hq.keeping import Keeping, Stream, Waiting, hash_of, last_of
 from gated.hq.sessions import GONE, Sessions, Told
+from gated.logs import told
 from gated.wire import link
 from gated.wire.codec import WireError
 from gated.wire.facts import FACTS, SCHEMA, RecordsDropped, StreamContinued
@@ -361,9 +361,7 @@ class Intake:
 
 def _mistake(bug: Exception, lane: str, named: tuple[str, int]) -> str:
     """Why a record is refused that we cannot judge. The log gets the place, and no values: they may be secrets."""
-    place = traceback.extract_tb(bug.__traceback__)[-1]
-    what = {"error": type(bug).__name__, "at": f"{place.name}:{place.lineno}"}
-    log.error("a record cannot be judged", lane=lane, stream=named[0], seq=named[1], **what)
+    log.error("a record cannot be judged", lane=lane, stream=named[0], seq=named[1], what=told(bug))
     return f"failed: {type(bug).__name__}"
 
 
