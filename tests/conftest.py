@@ -26,7 +26,10 @@ def _running() -> dict[str, str]:
     for task in Path("/proc/self/task").iterdir():
         with suppress(OSError):  # the thread has ended; or a kernel without this file
             for pid in (task / "children").read_text().split():
-                found[f"process {pid}"] = f"process {pid}"
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                # A module's PostgreSQL that a test kills is started again for the next; Python itself ends its tracker.
+                if "postgres" not in command and "resource_tracker" not in command:
+                    found[f"process {pid}"] = f"process {pid}: {command[:80]}"
     return found
 
 
