@@ -21,6 +21,9 @@ from gated.toml import Place, allowed, fits, locate, shown
 
 T = TypeVar("T")
 CREDENTIAL = "credential:"
+SIGNER_BYTES = 32
+SIGNERS_MAX = 2
+"""While HQ changes a key its file holds the old one and the new."""
 
 
 class ConfigError(Exception):
@@ -236,6 +239,28 @@ def load(path: str | os.PathLike[str]) -> Config:
             hint = f"{wrong.problem}; name another with --config or GATED_CONFIG"
             raise ConfigError(wrong.path, hint) from None
         raise
+
+
+def signers_of(config: Config, option: str) -> tuple[bytes, ...]:
+    """The public keys (Ed25519, 32 raw bytes each) whose signatures count, out of the file that [keys] `option` names:
+    one, or two after each other. Raises `ConfigError`."""
+    file: Path = getattr(config.keys, option)
+    try:
+        found = file.read_bytes()
+    except OSError as bad:
+        raise config.error(("keys", option), f"{file} cannot be read: {bad.strerror}") from None
+    if problem := wrong_with_signers(len(found), found):
+        raise config.error(("keys", option), f"{file} {problem}")
+    return tuple(found[at : at + SIGNER_BYTES] for at in range(0, len(found), SIGNER_BYTES))
+
+
+def wrong_with_signers(size: int, found: bytes = b"") -> str:
+    """What is wrong with a file of so many bytes of which `signers_of` were to be taken; nothing: ""."""
+    if size % SIGNER_BYTES or not 0 < size <= SIGNERS_MAX * SIGNER_BYTES:
+        return f"must be {SIGNER_BYTES} bytes, or {SIGNERS_MAX * SIGNER_BYTES} while the key is changed; found {size}"
+    if found.isalnum():  # in hexadecimal one key is as long as two
+        return f"is text: a key is {SIGNER_BYTES} raw bytes, copy it again from HQ, in binary"
+    return ""
 
 
 def _named(problem: str, options: Collection[str]) -> str:

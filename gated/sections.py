@@ -47,8 +47,8 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Keys:
     """[keys]: files. `cache` (the lane's own, to which HQ wraps each epoch's key), `journal`: secret, 32 bytes;
-    `hq_public`, `orders_public`, `receipts_public`, `policy_public`: HQ's public keys. Without the last no policy is
-    taken from HQ."""
+    `hq_public`, `orders_public`, `receipts_public`, `policy_public`: HQ's public keys, 32 bytes; in each of the last
+    three files there may be two, after each other, while HQ changes it. Without the last no policy is taken from HQ."""
 
     cache: Path
     journal: Path

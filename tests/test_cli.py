@@ -453,6 +453,7 @@ def test_check_of_keys(config: Path) -> None:
     (config.parent / "cache.key").chmod(0o600)
     (config.parent / "journal.key").chmod(0o644)
     (config.parent / "orders.pub").write_bytes(b"hex by mistake")
+    (config.parent / "receipts.pub").write_bytes(bytes(64))
     found = {finding.name: finding for finding in checks.keys(load(config))}
     assert {name: finding.result for name, finding in found.items()} == {
         "key cache": "fail",
@@ -463,7 +464,7 @@ def test_check_of_keys(config: Path) -> None:
         "key policy_public": "ok",
     }
     assert "on the cache's disk" in found["key cache"].found
-    assert "chmod 600" in found["key journal"].todo and "14 bytes" in found["key orders_public"].found
+    assert "chmod 600" in found["key journal"].todo and "found 14" in found["key orders_public"].found
 
 
 def test_check_of_the_policy(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

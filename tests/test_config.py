@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from gated.cli.check import read_all
-from gated.config import Config, ConfigError, load
+from gated.config import Config, ConfigError, load, signers_of
 from gated.toml import locate
 
 SHARED = """\
@@ -27,6 +27,28 @@ receipts_public = "/etc/gated/receipts.pub"
 host = "broker.example"
 """
 HERE = Path("/somewhere/lane.toml")
+
+
+def test_signers_are_one_or_while_the_key_is_changed_two(tmp_path: Path) -> None:
+    file = tmp_path / "receipts.pub"
+    conf = Config(SHARED.replace("/etc/gated/receipts.pub", str(file)), HERE)
+    old, new = bytes(range(100, 132)), bytes(range(200, 232))
+    for content, found in ((old, (old,)), (old + new, (old, new))):
+        file.write_bytes(content)
+        assert signers_of(conf, "receipts_public") == found
+    for bad, said in (
+        (b"", "must be 32 bytes, or 64 while the key is changed; found 0"),
+        (old[:-1], "found 31"),
+        (old + new[:-1], "found 63"),
+        (3 * old, "found 96"),
+        (old.hex().encode(), "is text"),
+    ):
+        file.write_bytes(bad)
+        with pytest.raises(ConfigError, match=rf"\[keys\] receipts_public: {file} .*{said}"):
+            signers_of(conf, "receipts_public")
+    file.unlink()
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        signers_of(conf, "receipts_public")
 
 
 def config(extra: str = "") -> Config:

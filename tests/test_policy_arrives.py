@@ -41,6 +41,7 @@ from tests.test_daemon_app import Watched
 
 OFFICE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 THIEF = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+NEXT = Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
 FIRST = ("tw-2026.4", 4)
 
 
@@ -261,6 +262,19 @@ REFUSED: dict[str, tuple[str, bytes]] = {
     "an old name for another policy": ("version_reused", signed(5, FIRST[0])),
     "too long": ("too_long", policysign.signed(OFFICE, text(5) + b"#" * POLICY_BYTES_MAX)),
 }
+
+
+def test_while_the_office_changes_its_key_the_old_one_and_the_new_are_believed(folder: Path) -> None:
+    async def script(lane: Governed) -> None:
+        lane.put(signed(5, key=NEXT))
+        await lane.taken(5)
+        lane.put(signed(6))
+        await lane.taken(6)
+        lane.put(signed(7, key=THIEF))
+        await lane.seen(refused="bad_signature")
+
+    both = b"".join(key.public_key().public_bytes_raw() for key in (OFFICE, NEXT))
+    assert govern(folder, script, passengers=0, office=both).kept() == [4, 5, 6]
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
+from gated.hq import keys
 from gated.hq.receipts import Signer
 from gated.mqtt import Broker, Connected, Happening, Publication, Received, Session
 from gated.wire import link
@@ -268,6 +269,34 @@ def test_receipts_that_nobody_earned_change_nothing(rig: Rig) -> None:
         spy.session.publish(signer.publication(SITE, LANE, low))
         time.sleep(0.4)
         assert rig.acked() == {stream_id: 1}, "never back by a late word"
+
+
+def test_while_hq_changes_its_key_the_old_one_and_the_new_are_believed(rig: Rig) -> None:
+    """Lanes have both before ingest has the new one: HQ is never away. Afterwards the old one is taken from them."""
+    public, keys_of = rig.folder / "keys" / "receipts.pub", rig.folder / "new"
+    keys.make(keys_of)
+    both = public.read_bytes() + (keys_of / "receipts.pub").read_bytes()
+    rig.broker.start()
+    public.write_bytes(both)
+    rig.uplink()
+    rig.ingest("old")
+    rig.lane.passengers(2)
+    eventually(rig.all_acked)
+    began = rig.control.ups()
+    rig.receipts_key = (keys_of / "receipts.key").read_bytes()
+    rig.ingest("new")  # beside it: each takes everything
+    rig.lane.passengers(2)
+    eventually(rig.all_acked)
+    rig.end("old")
+    rig.lane.passengers(2)
+    eventually(rig.all_acked)
+    assert rig.control.ups() == began and began[-1], "nobody at the lane heard of it"
+    rig.end("uplink")
+    public.write_bytes(both[32:])
+    rig.uplink()
+    rig.lane.passengers(2)
+    eventually(rig.all_acked)
+    rig.assert_exactly_once()
 
 
 def test_a_record_changed_on_the_way_is_refused_by_name(rig: Rig) -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from gated.config import Config
+from gated.config import Config, wrong_with_signers
 from gated.store.sql import StoreError
 
 Result = Literal["ok", "warn", "fail"]
@@ -283,14 +283,9 @@ def policy(config: Config) -> Iterator[Finding]:
 
 
 def keys(config: Config) -> Iterator[Finding]:
-    """Every key is there, has 32 bytes, and is not open to everybody."""
-    public = [
-        "hq_public",
-        "orders_public",
-        "receipts_public",
-        *(["policy_public"] if config.keys.policy_public else []),
-    ]
-    for name, secret in (("cache", True), ("journal", True), *((name, False) for name in public)):
+    """Every key is there, is as long as it must be, and is not open to everybody."""
+    signers = ["orders_public", "receipts_public", *(["policy_public"] if config.keys.policy_public else [])]
+    for name, secret in (("cache", True), ("journal", True), *((name, False) for name in ("hq_public", *signers))):
         path: Path = getattr(config.keys, name)
         if str(path).startswith("/run/credentials/"):
             path = KEYS / path.name
@@ -307,8 +302,12 @@ def keys(config: Config) -> Iterator[Finding]:
             sealed = "; or is it sealed to the TPM (LoadCredentialEncrypted)?" if secret else ""
             yield Finding(label, "fail", f"{path}: {bad.strerror}", f"put it there (docs/install.md, Keys){sealed}")
             continue
-        if info.st_size != 32:
-            yield Finding(label, "fail", f"{path} has {info.st_size} bytes, not 32", "copy it again from HQ, in binary")
+        if name in signers:
+            wrong = wrong_with_signers(info.st_size)
+        else:
+            wrong = "" if info.st_size == 32 else f"has {info.st_size} bytes, not 32"
+        if wrong:
+            yield Finding(label, "fail", f"{path} {wrong}", "copy it again from HQ, in binary")
         elif name == "cache" and _beside(info, config):
             todo = (
                 "seal it to the TPM, or supply it from outside (docs/install.md, Keys): a stolen disk has the key too"

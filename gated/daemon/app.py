@@ -14,7 +14,7 @@ import structlog
 
 from drivers.base import Camera, FingerReader
 from gated import control_socket
-from gated.config import Config
+from gated.config import Config, signers_of
 from gated.daemon import links as daemon_links
 from gated.daemon.cachememory import Memory
 from gated.daemon.cachewatch import CacheWatch
@@ -88,8 +88,8 @@ class App:
         hq_public = key_of(config, "hq_public")
         self.recorder = Recorder(config.store.dir, hq_public, config.identity.id, self._devices.taps)
         config.finish()
-        cache_key, orders_public = cache_key_of(config), key_of(config, "orders_public")
-        policy_public = key_of(config, "policy_public") if config.keys.policy_public else None
+        cache_key, orders_public = cache_key_of(config), signers_of(config, "orders_public")
+        policy_public = signers_of(config, "policy_public") if config.keys.policy_public else ()
         db, keys = open_db(config.store.dir / "lane.db"), (key_of(config, "journal"), hq_public)
         self.writer = writer_of(config, db, boot, keys, workers, self.emit)
         self.policy = PolicyWatch(
@@ -149,7 +149,7 @@ class App:
             clock,
             self.status,
             self.cache,
-            Authority((orders_public,), config.identity.id, boot),
+            Authority(orders_public, config.identity.id, boot),
             self._order_refused,
             self.recorder.record,
             self.fingers.test,

@@ -117,8 +117,8 @@ class PolicyWatch:
     """Chooses the policy that the lane starts with, then looks for newer ones. Raises `StoreError`.
 
     `given`: [policy], and the policy that the lane was installed with; `store`: [store] dir; `note`: what `remember`
-    was given for `NOTE` last; `key`: the policy office's, None: nothing that comes is looked at; `tell`: a fact for HQ;
-    `alarm`: for people; `remember`: for the lane's own database."""
+    was given for `NOTE` last; `keys`: the policy office's; without one nothing that comes is looked at; `tell`: a fact
+    for HQ; `alarm`: for people; `remember`: for the lane's own database."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class PolicyWatch:
         given: tuple[PolicyFile, Held],
         store: Path,
         note: str | None,
-        key: bytes | None,
+        keys: tuple[bytes, ...],
         workers: Workers,
         *,
         emit: Emit,
@@ -135,7 +135,7 @@ class PolicyWatch:
         remember: Callable[[str, str], None],
     ) -> None:
         settings, installed = given
-        self._lane, self._key, self._workers = lane, key, workers
+        self._lane, self._keys, self._workers = lane, keys, workers
         self._signed = store / "signed" / settings.signed
         self._policies = policies_of(store, settings.place, note)
         self._emit, self._tell, self._alarm, self._remember = emit, tell, alarm, remember
@@ -208,7 +208,7 @@ class PolicyWatch:
 
     async def run(self) -> NoReturn:
         """Look at what sync brought, until cancelled."""
-        while self._key is None:
+        while not self._keys:
             await asyncio.Event().wait()
         while True:
             try:
@@ -263,8 +263,7 @@ class PolicyWatch:
 
     def _believed(self, data: bytes) -> Held:
         """Nobody without the policy office's key reaches the parser."""
-        assert self._key is not None
-        if not policysign.verify(self._key, data):
+        if not any(policysign.verify(key, data) for key in self._keys):
             if policysign.is_signed(data):
                 raise PolicyRefused("bad_signature", f"{self._signed} was altered, or signed by another key")
             raise PolicyRefused("unsigned", f"{self._signed} has no signature at its end, or not all of it is here")

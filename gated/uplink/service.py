@@ -35,7 +35,7 @@ EX_CONFIG = 78
 def build(conf: config.Config) -> Uplink:
     """The uplink of a lane.toml. Raises `config.ConfigError`, `StoreError`."""
     up, store = conf.uplink, conf.store
-    receipts = _key(conf)
+    receipts = config.signers_of(conf, "receipts_public")
     brokers = _brokers(conf)
     acked = AckedHeads.renewed(store.dir / "uplink.db", mode=0o640)
     flights = Flights(OutboxReader(store.dir / "lane.db"), acked, up.inflight_max)
@@ -56,16 +56,6 @@ def build(conf: config.Config) -> Uplink:
     measures = Measures(flights, uplink.line, store.outbox_bytes_max, up.certificate)
     uplink.textfile = textfile(conf, "uplink", measures.collect)
     return uplink
-
-
-def _key(conf: config.Config) -> bytes:
-    try:
-        key = conf.keys.receipts_public.read_bytes()
-    except OSError as bad:
-        raise conf.error(("keys", "receipts_public"), f"cannot be read: {bad.strerror}") from None
-    if len(key) != 32:
-        raise conf.error(("keys", "receipts_public"), f"holds {len(key)} bytes; a key has 32")
-    return key
 
 
 def _brokers(conf: config.Config) -> list[Broker]:

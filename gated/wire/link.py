@@ -4,10 +4,16 @@ clock.
 Nothing here carries personal data. Records themselves are in `gated.wire.facts`, orders in
 `gated.wire.orders`; docs/uplink.md tells the whole conversation."""
 
+import base64
 import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gated.wire import codec
 from gated.wire.codec import WireError, added, limited
@@ -63,6 +69,20 @@ def receipt_signed(topic: str, payload: bytes) -> bytes:
     """What HQ signs (Ed25519) so that a lane believes a receipt: its bytes, and whom it is for. A broker that could
     make one could have a lane forget records that HQ never got."""
     return b"gated receipt v1\n" + topic.encode() + b"\n" + payload
+
+
+def is_of_hq(public_keys: Collection[bytes], topic: str, payload: bytes, properties: Mapping[str, str]) -> bool:
+    """Whether one of these keys (Ed25519, 32 raw bytes each) signed a receipt: if not, the broker, or who got past its
+    rules, speaks in HQ's name."""
+    try:
+        signature = base64.b64decode(properties.get(SIGNATURE_PROPERTY, ""), validate=True)
+    except ValueError:
+        return False
+    for key in public_keys:
+        with suppress(InvalidSignature):
+            Ed25519PublicKey.from_public_bytes(key).verify(signature, receipt_signed(topic, payload))
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,9 @@ class Lane:
         self.witness = Witness(self.path, journal_days=30, journal_rows_max=1000)
         daemon = Daemon(Control(self))  # type: ignore[arg-type]  # the lane's process without its socket
         brokers = Brokers([BROKER], 0.5, 5.0)
-        self.uplink = Uplink(SITE, LANE, brokers, self.flights, self.witness, self._public, daemon, Cap(0, 0), Pace())
+        self.uplink = Uplink(
+            SITE, LANE, brokers, self.flights, self.witness, (self._public,), daemon, Cap(0, 0), Pace()
+        )
 
     def stop_uplink(self, sky: Sky, gently: bool) -> None:
         if gently:
