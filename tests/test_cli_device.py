@@ -186,7 +186,9 @@ def test_no_daemon(config: Path) -> None:  # noqa: F811
 def test_ctrl_c_ends_the_live_view_with_its_summary(config: Path, lane: Tried) -> None:  # noqa: F811
     lane.tried, lane.waits = placed(seen(), seen(12)), True
     main, side = pty.openpty()
-    command = [sys.executable, "-c", "from gated.cli import main; main()", "--config", str(config), *TEST]
+    # Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
+    program = "import signal; signal.signal(2, signal.default_int_handler); from gated.cli import main; main()"
+    command = [sys.executable, "-c", program, "--config", str(config), *TEST]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "40"}
     shown = b""
     with subprocess.Popen(

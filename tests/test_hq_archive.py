@@ -587,10 +587,13 @@ def test_a_clock_that_is_wrong_loses_nothing(server_hq: Hq, monkeypatch: pytest.
     assert at_hq(hq) == [one, two] and hq.archive.broken() == []
 
 
-def test_tables_are_made_by_several_at_once(tmp_path: Path, where: str) -> None:
+def made_by_several(where: str) -> list[Exception]:
+    """What goes wrong where four make the same tables at the same moment."""
     failed: list[Exception] = []
+    together = threading.Barrier(4)
 
     def make() -> None:
+        together.wait(60)
         try:
             Archive(where).close()
         except Exception as bad:  # noqa: BLE001 whatever it is
@@ -601,7 +604,16 @@ def test_tables_are_made_by_several_at_once(tmp_path: Path, where: str) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert failed == []
+    return failed
+
+
+def test_tables_are_made_by_several_at_once(where: str) -> None:
+    assert made_by_several(where) == []
+
+
+def test_a_file_is_begun_by_several_at_once(tmp_path: Path) -> None:
+    """Forty files: in one of ten SQLite has somebody not wait, and that one must try again."""
+    assert [each for n in range(40) for each in made_by_several(str(tmp_path / f"{n}.db"))] == []
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The database behind HQ's archive: a file of SQLite or a PostgreSQL, its tables made, its errors in plain words."""
 
 import functools
+import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +79,7 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
     def connected(connection: Any, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy begins transactions below, the driver none
         if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _into_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
@@ -86,6 +88,20 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _into_wal(connection: sqlite3.Connection) -> None:
+    """Several who begin a new file at once want the same lock for this, and then SQLite has none of them wait."""
+    until = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as bad:
+            if bad.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _postgresql(url: URL, read_only: bool) -> Engine:
