@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
@@ -30,6 +31,8 @@ from tests.hw_sim.fleet_plan import SITE, Plan, Report, Status, name_of
 
 PROCESSES: Final = multiprocessing.get_context("fork")
 LATENCIES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
+LANES_A_PROCESS: Final = 50
+"""Full lanes: in the field each is a process of its own; two hundred in one mostly wait for its interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +259,16 @@ def _perform(chosen: Chosen, as_json: bool, keep: bool) -> int:
 
 @click.command(help=__doc__)
 @click.option("--lanes", default=200, show_default=True, type=click.IntRange(1, 15_000))
-@click.option("--rate", default=60.0, show_default=True, type=click.FloatRange(0), help="Records a second, of all.")
+@click.option(
+    "--rate", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Records a second, of all."
+)
 @click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0), help="So long records are made.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the lanes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    show_default=f"one; with --full one for {LANES_A_PROCESS} lanes",
+    help="Processes that share the lanes.",
+)
 @click.option("--ingest", default=1, show_default=True, type=click.IntRange(1, 64), help="Ingest worker processes.")
 @click.option("--db", default="sqlite", show_default=True, help="sqlite, postgresql (a server of our own), or a URL.")
 @click.option("--restart-broker", is_flag=True, help="Kill and restart the broker at half time.")
@@ -269,9 +279,11 @@ def _perform(chosen: Chosen, as_json: bool, keep: bool) -> int:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 @click.option("--keep", is_flag=True, help="Keep databases and logs, and say where.")
-def command(as_json: bool, keep: bool, **chosen: Any) -> None:
+def command(as_json: bool, keep: bool, workers: int | None, **chosen: Any) -> None:
     """See the module."""
-    raise SystemExit(_perform(Chosen(**chosen), as_json, keep))
+    if workers is None:
+        workers = ceil(chosen["lanes"] / LANES_A_PROCESS) if chosen["full"] else 1
+    raise SystemExit(_perform(Chosen(workers=workers, **chosen), as_json, keep))
 
 
 def main(given: Sequence[str]) -> int:
